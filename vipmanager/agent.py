@@ -1,0 +1,312 @@
+"""Init and sidecar: the loop. One thread decides; calls to AWS run on others and wake it when they are done."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from vipmanager.apply import Done, Jobs, Key, RetryBook, apply_pod, apply_vpc, batches, is_pod_action
+from vipmanager.claims import ClaimStore
+from vipmanager.config import Config
+from vipmanager.errors import CallError, ErrorKind, Failure
+from vipmanager.logs import event
+from vipmanager.model import Action, Address, Claim, Need, Observed, PlacementKind, Plan
+from vipmanager.observe import SETTLE, View, discover, known_to_imds
+from vipmanager.plan import make_plan, make_release
+from vipmanager.ports import DiscoveryPort, Ec2Port, NetlinkPort
+from vipmanager.report import Report
+from vipmanager.watch import Watch
+
+log = logging.getLogger("vipmanager")
+
+EXIT_OK, EXIT_FAILED, EXIT_STOPPED = 0, 1, 143
+STOP_WITHIN = 1.5
+"""Seconds that a stopping sidecar gives its last calls; a pod's stop must not wait for AWS."""
+REDISCOVER = 5.0
+"""Seconds between questions to IMDS while an init run has not found any interface's ENI."""
+RESYNC_JITTER = 0.2
+
+ENIS: Key = ("fact", "discovery")
+WARM_UP: Key = ("warm-up",)
+
+
+@dataclass(frozen=True)
+class Outside:
+    """The ports, and what else the agent takes from outside: the clock and chance."""
+
+    netlink: NetlinkPort
+    imds: DiscoveryPort
+    ec2: Ec2Port
+    clock: Callable[[], float]
+    random: Callable[[], float] = random.random
+
+
+class Agent:
+    """Delivers the pod's floating addresses: once (init) or for as long as the pod lives (sidecar)."""
+
+    def __init__(self, config: Config, outside: Outside, watch: Watch, store: ClaimStore, *, sidecar: bool) -> None:
+        self._config, self._outside, self._watch, self._store = config, outside, watch, store
+        self._sidecar = sidecar
+        self._started = outside.clock()
+        self._view = View(config.route_tables)
+        self._claims: dict[Address, Claim] = store.load() if sidecar else {}
+        self._jobs = Jobs(watch.wake)
+        self._retries = RetryBook(outside.random)
+        self._report = Report(config, sidecar)
+        self._plan = Plan()
+        self._refresh: set[Need] = set()
+        self._verify_at: float | None = None
+        self._resync_at = self._next_resync() if sidecar else None
+        self._rediscover_at: float | None = None
+        self._answered: set[Key] = set()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Ask the loop to end; may be called from a signal handler."""
+        self._stopping = True
+        self._watch.wake()
+
+    def run(self) -> int:
+        """The loop: observe, plan, apply, wait. Returns the exit code."""
+        self._warm_up()
+        while not self._stopping:
+            self._collect()
+            self._observe()
+            self._decide()
+            self._act()
+            code = self._finished()
+            if code is not None:
+                return code
+            self._watch.wait(self._wake_at())
+        return self._stop()
+
+    def _warm_up(self) -> None:
+        """Let IMDS answer and the SDK load while this thread loads what the kernel needs."""
+        self._jobs.submit((WARM_UP,), None, self._outside.ec2.warm_up)
+        self._start(ENIS, lambda: known_to_imds(self._outside.imds), lambda enis: self._view.learn_enis(enis, ()))
+
+    # observe
+
+    def _collect(self) -> None:
+        """Fold finished calls into the view."""
+        now = self._outside.clock()
+        for done in self._jobs.collect():
+            if done.crash is not None:
+                raise done.crash
+            if isinstance(done.subject, tuple):
+                self._collect_actions(done, now)
+            elif done.subject is not None:
+                self._collect_fact(done, now)
+
+    def _collect_fact(self, done: Done, now: float) -> None:
+        key = done.keys[0]
+        if done.failure is not None:
+            self._report.failed(key, self._retries.failed(key, done.failure, now))
+            return
+        done.subject(done.value)
+        self._answered.add(key)
+
+    def _collect_actions(self, done: Done, now: float) -> None:
+        for action in done.subject:
+            if done.failure is None:
+                self._retries.succeeded(action.key)
+                self._report.applied(action)
+                self._view.wrote(action, now)
+                self._verify_at = now + SETTLE
+                continue
+            retry = self._retries.failed(action.key, done.failure, now)
+            self._report.failed(action.key, retry, action, self._count(action))
+            if done.failure.kind is ErrorKind.LOST:
+                self._view.doubt(action)
+            elif done.failure.kind is ErrorKind.RACE:
+                self._refresh.add(Need.TABLES)
+
+    def _count(self, action: Action) -> int | None:
+        """How full the table is that an action failed on; a quota's message should say so."""
+        table, destination = getattr(action, "table_id", None), getattr(action, "destination", None)
+        return self._view.route_count(table, destination.version) if table and destination else None
+
+    def _observe(self) -> None:
+        """Read the kernel, and see which timers have run out."""
+        now = self._outside.clock()
+        try:
+            self._view.look(self._outside.netlink, self._started if not self._view.at else now)
+        except CallError as error:
+            self._report.failed(("kernel",), self._retries.failed(("kernel",), error.failure, now))
+        else:
+            self._retries.succeeded(("kernel",))
+        if self._resync_at is not None and now >= self._resync_at:
+            self._resync_at = self._next_resync()
+            self._refresh |= {Need.TABLES, Need.STATES} | ({Need.SUBNETS} if self._view.subnets is not None else set())
+            self._view.foreign = frozenset()
+        verify = [at for at in (self._verify_at, self._view.recheck_at) if at is not None and at <= now]
+        if verify:
+            self._verify_at = self._view.recheck_at = None
+            if self._sidecar:
+                self._refresh |= self._kinds_to_verify()
+        if self._rediscover_at is not None and now >= self._rediscover_at:
+            self._rediscover_at = None
+            self._view.foreign = frozenset()
+
+    def _kinds_to_verify(self) -> set[Need]:
+        routed = {claim.kind.value.endswith("route") for claim in self._claims.values()}
+        return {Need.TABLES if each else Need.STATES for each in routed}
+
+    def _next_resync(self) -> float | None:
+        interval = self._config.resync_interval
+        jitter = 1.0 + RESYNC_JITTER * (2.0 * self._outside.random() - 1.0)
+        return self._outside.clock() + interval * jitter if interval else None
+
+    # decide
+
+    def _decide(self) -> None:
+        """Plan, and keep what it says of the claims."""
+        observed = self._view.observed()
+        self._plan = make_plan(observed, self._claims, self._config)
+        self._report.decided(self._plan, self._claims, observed, self._outside.clock())
+        self._claims = dict(self._plan.claims)
+        self._store.save(self._claims)
+        self._weigh_answers(observed)
+
+    def _weigh_answers(self, observed: Observed) -> None:
+        """An answer that leaves the plan asking for the same is a failure: it is asked again later, not at once."""
+        for key in self._answered:
+            need = next((need for need in self._plan.needs if ("fact", need.name) == key), None)
+            if need is None:
+                self._retries.succeeded(key)
+                self._report.recovered(key)
+            else:
+                missing = Failure(
+                    ErrorKind.RETRY, "ec2:Describe…", "NotShown", f"EC2 does not show {need.value} in full"
+                )
+                self._report.failed(key, self._retries.failed(key, missing, self._outside.clock()))
+        self._answered.clear()
+        if not self._sidecar and observed.foreign and not self._plan.claims and self._rediscover_at is None:
+            self._rediscover_at = self._outside.clock() + REDISCOVER
+
+    # act
+
+    def _act(self) -> None:
+        """Start what is due and not under way: the pod's side here and now, AWS's on other threads."""
+        now = self._outside.clock()
+        self._ask(now)
+        ready = [action for action in self._plan.actions if self._ready(action.key, now)]
+        for action in ready:
+            if is_pod_action(action):
+                self._apply_pod(action, now)
+        calls = [action for action in ready if not is_pod_action(action)]
+        for batch in batches(calls, alone=lambda key: self._retries.get(key) is not None):  # type: ignore[arg-type]
+            keys = tuple(action.key for action in batch)
+            self._jobs.submit(keys, batch, partial(apply_vpc, self._outside.ec2, batch))
+        self._retries.keep({action.key for action in self._plan.actions} | self._fact_keys())
+
+    def _ready(self, key: Key, now: float) -> bool:
+        return key not in self._jobs.running and self._retries.due(key, now)
+
+    def _apply_pod(self, action: Any, now: float) -> None:
+        try:
+            apply_pod(self._outside.netlink, action)
+        except CallError as error:
+            self._report.failed(action.key, self._retries.failed(action.key, error.failure, now), action)
+        else:
+            self._retries.succeeded(action.key)
+            self._report.applied(action)
+            self._watch.wake()  # look again: the pod's side is done when the kernel says so
+
+    def _ask(self, now: float) -> None:
+        """Ask for the facts that the plan lacks or that are to be read again."""
+        view = self._view
+        pending = sorted(view.observed().pending)
+        if pending and self._ready(ENIS, now):
+            self._start(ENIS, lambda: discover(pending, self._outside.imds, self._outside.ec2), self._found(pending))
+        for need in sorted(self._plan.needs | self._refresh, key=lambda need: need.name):
+            key = ("fact", need.name)
+            if not self._ready(key, now) or not self._has_enis():
+                continue
+            self._refresh.discard(need)
+            self._start(key, *self._question(need, now))
+
+    def _has_enis(self) -> bool:
+        """False while no ENI behind the pod is known, so that there is nothing to ask EC2 about."""
+        known = set(self._view.enis)
+        return any(interface.mac in known for interface in self._view.interfaces)
+
+    def _start(self, key: Key, call: Callable[[], Any], learn: Callable[[Any], None]) -> None:
+        self._jobs.submit((key,), learn, call)
+
+    def _found(self, pending: list[str]) -> Callable[[Any], None]:
+        def learn(enis: Any) -> None:
+            self._view.learn_enis(enis, pending)
+            self._report.discovered(self._view.observed())
+
+        return learn
+
+    def _question(self, need: Need, now: float) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+        """What to call for a fact, and who learns the answer. A fact is as old as the question."""
+        view, ec2 = self._view, self._outside.ec2
+        macs = {interface.mac for interface in view.interfaces}
+        ids = {eni.id for mac, eni in view.enis.items() if mac in macs} | {c.eni_id for c in self._claims.values()}
+        vpc_id = next(eni.vpc_id for eni in view.enis.values() if eni.id in ids)
+        if need is Need.TABLES:
+            return lambda: ec2.route_tables(vpc_id), view.learn_tables
+        if need is Need.SUBNETS:
+            return lambda: ec2.subnets(vpc_id), lambda subnets: setattr(view, "subnets", subnets)
+        if need is Need.STATES:
+            return lambda: ec2.enis(sorted(ids)), lambda found: view.learn_states(found, now)
+        addresses = [a for a, claim in self._claims.items() if claim.kind is PlacementKind.ENI_ADDRESS]
+        return lambda: ec2.enis_holding(vpc_id, addresses), lambda found: view.learn_holders(found, addresses, now)
+
+    def _fact_keys(self) -> set[Key]:
+        return {ENIS, ("kernel",), *(("fact", need.name) for need in Need)}
+
+    # wait, end
+
+    def _wake_at(self) -> float | None:
+        keys = {action.key for action in self._plan.actions} | self._fact_keys()
+        times = [
+            self._plan.wake_at,
+            self._retries.next_due(keys - self._jobs.running),
+            self._resync_at,
+            self._verify_at if self._sidecar else None,
+            self._view.recheck_at if self._sidecar else None,
+            self._rediscover_at,
+            None if self._sidecar else self._started + self._config.init_timeout,
+        ]
+        return min((at for at in times if at is not None), default=None)
+
+    def _finished(self) -> int | None:
+        """An init run's exit code when nothing is left to do or to hope for; None while there is."""
+        if self._sidecar or self._jobs.running - {WARM_UP}:
+            return None
+        late = self._outside.clock() >= self._started + self._config.init_timeout
+        return self._report.verdict(self._plan, self._view.observed(), self._retries.standing(), late)
+
+    def _stop(self) -> int:
+        """A sidecar releases what its settings say, in bounded time; an init run that is stopped has not succeeded."""
+        if not self._sidecar:
+            event(log, logging.WARNING, "stopped", why="told to stop before it was done")
+            return EXIT_STOPPED
+        deadline = self._outside.clock() + STOP_WITHIN
+        if self._config.delete_routes_on_exit and self._has_enis():
+            self._start(("fact", "last"), *self._question(Need.TABLES, self._outside.clock()))
+            self._drain(deadline)
+        released = make_release(self._view.observed(), self._claims, self._config)
+        for batch in batches(released, alone=lambda _: False):  # type: ignore[arg-type]
+            keys = tuple(action.key for action in batch)
+            self._jobs.submit(keys, batch, partial(apply_vpc, self._outside.ec2, batch))
+        self._drain(deadline)
+        gone = {action.address for action in released if action.key not in self._jobs.running}  # type: ignore[union-attr]
+        self._store.save({address: claim for address, claim in self._claims.items() if address not in gone})
+        event(log, logging.INFO, "stopped", released=",".join(sorted(map(str, gone))) or "none")
+        return EXIT_OK
+
+    def _drain(self, deadline: float) -> None:
+        """Wait for the calls under way, until the deadline."""
+        self._collect()
+        while self._jobs.running and self._outside.clock() < deadline:
+            self._watch.wait(deadline)
+            self._collect()

@@ -1,0 +1,103 @@
+"""What this pod has claimed and conceded, kept in StateDir so that it outlives a container restart.
+
+A file belongs to one pod's life: it carries the identity of the network namespace and of the boot, and another pod's
+file is ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+
+from vipmanager.logs import event
+from vipmanager.model import Address, Claim, Claims, PlacementKind
+
+log = logging.getLogger("vipmanager.claims")
+
+VERSION = 1
+FILE = "claims.json"
+
+
+def pod_life() -> str:
+    """An identity that changes with the pod and with a reboot: times of CLOCK_MONOTONIC mean something within it."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{Path('/proc/self/ns/net').stat().st_ino}"
+
+
+class ClaimStore:
+    """Loads and saves claims. A state directory that cannot be written is said once and lived without."""
+
+    def __init__(self, directory: str, life: str) -> None:
+        self._path = Path(directory) / FILE
+        self._life = life
+        self._saved: Claims | None = None
+        self._unwritable = False
+
+    def load(self) -> dict[Address, Claim]:
+        """The claims of this pod's life; none where there is no file, or it is another pod's or damaged."""
+        try:
+            data = json.loads(self._path.read_text())
+            if data["version"] != VERSION or data["life"] != self._life:
+                return {}
+            claims = [_parse(item) for item in data["claims"]]
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            event(log, logging.WARNING, "state unreadable", file=self._path, why=error, then="claims are taken anew")
+            return {}
+        return {claim.address: claim for claim in claims}
+
+    def save(self, claims: Claims) -> None:
+        """Write them if they changed: atomically, readable by the owner only."""
+        if claims == self._saved:
+            return
+        self._saved = dict(claims)
+        text = json.dumps({"version": VERSION, "life": self._life, "claims": [_format(c) for c in claims.values()]})
+        temporary = self._path.with_name(f".{FILE}.{os.getpid()}")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+            temporary.replace(self._path)
+        except OSError as error:
+            if not self._unwritable:
+                event(
+                    log,
+                    logging.WARNING,
+                    "state not kept",
+                    dir=self._path.parent,
+                    why=error.strerror,
+                    then="a restarted container claims again; mount an emptyDir there",
+                )
+            self._unwritable = True
+
+
+def _format(claim: Claim) -> dict[str, Any]:
+    return {
+        "address": str(claim.address),
+        "eni": claim.eni_id,
+        "placement": claim.kind.value,
+        "destination": str(claim.destination),
+        "since": claim.since,
+        "held": dict(claim.held),
+        "conceded_to": claim.conceded_to,
+        "vanished": claim.vanished,
+    }
+
+
+def _parse(item: dict[str, Any]) -> Claim:
+    return Claim(
+        address=ip_address(item["address"]),
+        eni_id=str(item["eni"]),
+        kind=PlacementKind(item["placement"]),
+        destination=ip_network(item["destination"]),
+        since=float(item["since"]),
+        held={str(target): float(at) for target, at in item["held"].items()},
+        conceded_to=str(item["conceded_to"]),
+        vanished=None if item["vanished"] is None else float(item["vanished"]),
+    )

@@ -1,0 +1,321 @@
+"""EC2 through botocore, the engine of boto3 (its resource layer is not used and costs start-up time).
+
+Imported modules are loaded by the first call, because an init run has other work to overlap with it. botocore's own
+retries are off: the agent's loop retries, and knows what else may go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from ipaddress import ip_address, ip_network
+from time import monotonic
+from typing import Any
+
+from vipmanager import __version__
+from vipmanager.clients.ec2_errors import failure
+from vipmanager.clients.ec2_model import trimmed_model_path
+from vipmanager.errors import CallError, ErrorKind, Failure
+from vipmanager.logs import event
+from vipmanager.model import Address, EniDescription, Network, Route, RouteTable, Subnet
+
+log = logging.getLogger("vipmanager.ec2")
+
+CONNECT_TIMEOUT = 2.0
+READ_TIMEOUT = 10.0
+MAX_CONNECTIONS = 16
+PAGE_SIZE = 100
+"""DescribeRouteTables gives at most 100 a page (EC2 API reference)."""
+
+TARGET_KEYS = (
+    "NetworkInterfaceId",
+    "GatewayId",
+    "NatGatewayId",
+    "TransitGatewayId",
+    "VpcPeeringConnectionId",
+    "EgressOnlyInternetGatewayId",
+    "LocalGatewayId",
+    "CarrierGatewayId",
+    "CoreNetworkArn",
+    "InstanceId",
+)
+
+
+class Ec2Client:
+    """The EC2 port. `region` is asked for when the first client is made; `role_arn` is for route table calls."""
+
+    def __init__(self, region: Callable[[], str], role_arn: str = "") -> None:
+        self._region = region
+        self._role_arn = role_arn
+        self._lock = threading.Lock()
+        self._session: Any = None
+        self._clients: dict[str, Any] = {}
+
+    def warm_up(self) -> None:
+        """Import the SDK and make the session, which needs neither region nor credentials."""
+        with self._lock:
+            self._open_session()
+
+    def route_tables(self, vpc_id: str) -> tuple[RouteTable, ...]:
+        """See Ec2Port."""
+        seen = monotonic()
+        pages = self._pages("describe_route_tables", "RouteTables", vpc_id, Filters=_filters("vpc-id", [vpc_id]))
+        return tuple(_route_table(item, seen) for item in pages)
+
+    def enis(self, ids: Sequence[str]) -> tuple[EniDescription, ...]:
+        """See Ec2Port. Asked for by filter, because one id that is gone would fail a request by id whole."""
+        return self._describe_enis(_filters("network-interface-id", ids), ",".join(ids))
+
+    def enis_by_mac(self, macs: Sequence[str]) -> tuple[EniDescription, ...]:
+        """See Ec2Port."""
+        return self._describe_enis(
+            _filters("mac-address", macs) + _filters("attachment.status", ["attached"]), ",".join(macs)
+        )
+
+    def enis_holding(self, vpc_id: str, addresses: Sequence[Address]) -> tuple[EniDescription, ...]:
+        """See Ec2Port. Filters are joined by AND, hence one request for each family."""
+        found: dict[str, EniDescription] = {}
+        for version, name in ((4, "addresses.private-ip-address"), (6, "ipv6-addresses.ipv6-address")):
+            wanted = [str(address) for address in addresses if address.version == version]
+            if wanted:
+                filters = _filters("vpc-id", [vpc_id]) + _filters(name, wanted)
+                found.update((eni.id, eni) for eni in self._describe_enis(filters, ",".join(wanted)))
+        return tuple(found.values())
+
+    def subnets(self, vpc_id: str) -> tuple[Subnet, ...]:
+        """See Ec2Port."""
+        pages = self._pages("describe_subnets", "Subnets", vpc_id, Filters=_filters("vpc-id", [vpc_id]))
+        return tuple(Subnet(item["SubnetId"], _subnet_cidrs(item)) for item in pages)
+
+    def create_route(self, table_id: str, destination: Network, eni_id: str) -> None:
+        """See Ec2Port."""
+        self._route("create_route", table_id, destination, NetworkInterfaceId=eni_id)
+
+    def replace_route(self, table_id: str, destination: Network, eni_id: str) -> None:
+        """See Ec2Port."""
+        self._route("replace_route", table_id, destination, NetworkInterfaceId=eni_id)
+
+    def delete_route(self, table_id: str, destination: Network) -> None:
+        """See Ec2Port."""
+        try:
+            self._route("delete_route", table_id, destination)
+        except CallError as error:
+            if error.kind is not ErrorKind.RACE:
+                raise
+
+    def assign(self, eni_id: str, addresses: Sequence[Address]) -> None:
+        """See Ec2Port."""
+        if addresses[0].version == 6:
+            self._call("assign_ipv6_addresses", eni_id, NetworkInterfaceId=eni_id, Ipv6Addresses=_texts(addresses))
+            return
+        self._call(
+            "assign_private_ip_addresses",
+            eni_id,
+            NetworkInterfaceId=eni_id,
+            PrivateIpAddresses=_texts(addresses),
+            AllowReassignment=True,
+        )
+
+    def unassign(self, eni_id: str, addresses: Sequence[Address]) -> None:
+        """See Ec2Port."""
+        operation, key = (
+            ("unassign_ipv6_addresses", "Ipv6Addresses")
+            if addresses[0].version == 6
+            else ("unassign_private_ip_addresses", "PrivateIpAddresses")
+        )
+        self._call(operation, eni_id, NetworkInterfaceId=eni_id, **{key: _texts(addresses)})
+
+    def disable_source_dest_check(self, eni_id: str) -> None:
+        """See Ec2Port."""
+        self._call(
+            "modify_network_interface_attribute",
+            eni_id,
+            NetworkInterfaceId=eni_id,
+            SourceDestCheck={"Value": False},
+        )
+
+    def _describe_enis(self, filters: list[dict[str, Any]], resource: str) -> tuple[EniDescription, ...]:
+        pages = self._pages("describe_network_interfaces", "NetworkInterfaces", resource, Filters=filters)
+        return tuple(_eni_description(item) for item in pages)
+
+    def _route(self, operation: str, table_id: str, destination: Network, **target: str) -> None:
+        key = "DestinationIpv6CidrBlock" if destination.version == 6 else "DestinationCidrBlock"
+        self._call(operation, table_id, RouteTableId=table_id, **{key: str(destination)}, **target)
+
+    def _pages(self, operation: str, result: str, resource: str, **params: Any) -> Iterator[Mapping[str, Any]]:
+        token = ""
+        while True:
+            page = self._call(
+                operation, resource, MaxResults=PAGE_SIZE, **params, **({"NextToken": token} if token else {})
+            )
+            yield from page.get(result, ())
+            token = page.get("NextToken", "")
+            if not token:
+                return
+
+    def _call(self, operation: str, resource: str, **params: Any) -> Mapping[str, Any]:
+        """One request, logged at DEBUG; every exception of the SDK ends here."""
+        started = monotonic()
+        code = "ok"
+        try:
+            result: Mapping[str, Any] = getattr(self._client(operation), operation)(**params)
+            return result
+        except CallError as error:
+            code = error.failure.code
+            raise
+        except Exception as error:
+            translated = translate(error, operation, resource)
+            if translated is None:
+                raise
+            code = translated.code
+            raise CallError(translated) from error
+        finally:
+            event(log, logging.DEBUG, "call", operation=operation, on=resource, result=code, took=monotonic() - started)
+
+    def _client(self, operation: str) -> Any:
+        name = "routes" if self._role_arn and "route" in operation else "ec2"
+        with self._lock:
+            if name not in self._clients:
+                self._clients[name] = self._make_client(name)
+            return self._clients[name]
+
+    def _open_session(self) -> Any:
+        if self._session is None:
+            import botocore.session
+
+            self._session = botocore.session.Session()
+            path = trimmed_model_path()
+            if path is not None:
+                import botocore.loaders
+
+                loader = botocore.loaders.Loader(extra_search_paths=[path], include_default_search_paths=True)
+                self._session.register_component("data_loader", loader)
+        return self._session
+
+    def _make_client(self, name: str) -> Any:
+        from botocore.config import Config
+
+        session = self._open_session()
+        region = self._region()
+        if name == "routes":
+            session = self._assume_role(session, region)
+        config = Config(
+            connect_timeout=CONNECT_TIMEOUT,
+            read_timeout=READ_TIMEOUT,
+            max_pool_connections=MAX_CONNECTIONS,
+            parameter_validation=False,  # the agent's own types are checked; this costs CPU at each call
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            user_agent_extra=f"vipmanager/{__version__}",
+        )
+        return session.create_client("ec2", region_name=region, config=config)
+
+    def _assume_role(self, source: Any, region: str) -> Any:
+        """A session whose credentials come from the role, refreshed by botocore before they expire."""
+        import botocore.session
+        from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+
+        def regional(service: str, **kwargs: Any) -> Any:
+            return source.create_client(service, **{"region_name": region, **kwargs})
+
+        fetcher = AssumeRoleCredentialFetcher(
+            client_creator=regional,
+            source_credentials=source.get_credentials(),
+            role_arn=self._role_arn,
+            extra_args={"RoleSessionName": "vipmanager"},
+        )
+        session = botocore.session.Session()
+        session.register_component("data_loader", source.get_component("data_loader"))
+        session._credentials = DeferredRefreshableCredentials(  # no public way to give a session refreshable ones
+            method="assume-role", refresh_using=fetcher.fetch_credentials
+        )
+        return session
+
+
+def translate(error: Exception, operation: str, resource: str) -> Failure | None:
+    """The classified failure behind an SDK exception, or None when it is none of the SDK's (a bug: let it show)."""
+    from botocore import exceptions
+
+    api = "".join(word.capitalize() for word in operation.split("_"))
+    if isinstance(error, exceptions.ClientError):
+        answer = error.response.get("Error", {})
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        service = "sts" if error.operation_name.startswith("AssumeRole") else "ec2"
+        return failure(
+            error.operation_name,
+            str(answer.get("Code", "")),
+            str(answer.get("Message", "")),
+            status,
+            service=service,
+            resource=resource,
+        )
+    if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
+        return Failure(
+            ErrorKind.RETRY,
+            f"ec2:{api}",
+            type(error).__name__,
+            str(error).rstrip("."),
+            "give the pod's service account a role (EKS Pod Identity or IRSA), or let it reach IMDS (hop limit 2)",
+        )
+    if isinstance(error, exceptions.NoRegionError):
+        return Failure(ErrorKind.INVALID, f"ec2:{api}", "NoRegion", str(error), "set AWS_REGION in the container")
+    if isinstance(error, exceptions.BotoCoreError):
+        return Failure(ErrorKind.RETRY, f"ec2:{api}", type(error).__name__, f"{error} ({resource})")
+    return None
+
+
+def _filters(name: str, values: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"Name": name, "Values": list(values)}]
+
+
+def _texts(addresses: Sequence[Address]) -> list[str]:
+    return [str(address) for address in addresses]
+
+
+def _route_table(item: Mapping[str, Any], seen: float) -> RouteTable:
+    routes: dict[Network, Route] = {}
+    local: list[Network] = []
+    for route in item.get("Routes", ()):
+        cidr = route.get("DestinationCidrBlock") or route.get("DestinationIpv6CidrBlock")
+        if not cidr:  # a prefix list's route can be no floating address's
+            continue
+        destination = ip_network(cidr)
+        if route.get("GatewayId") == "local":
+            local.append(destination)
+        elif route.get("Origin") != "EnableVgwRoutePropagation":  # a static route beside it wins and can be created
+            target = next((route[key] for key in TARGET_KEYS if route.get(key)), "unknown")
+            routes[destination] = Route(destination, target, route.get("State") != "blackhole", seen)
+    tags = {tag["Key"]: tag.get("Value", "") for tag in item.get("Tags", ())}
+    edge = any(link.get("GatewayId") for link in item.get("Associations", ()))
+    return RouteTable(item["RouteTableId"], routes, tuple(local), tags, edge, seen)
+
+
+def _eni_description(item: Mapping[str, Any]) -> EniDescription:
+    attachment = item.get("Attachment") or {}
+    ipv4 = [
+        (ip_address(entry["PrivateIpAddress"]), entry.get("Primary")) for entry in item.get("PrivateIpAddresses", ())
+    ]
+    ipv6 = [(ip_address(entry["Ipv6Address"]), entry.get("IsPrimaryIpv6")) for entry in item.get("Ipv6Addresses", ())]
+    addresses = [*ipv4, *ipv6]
+    return EniDescription(
+        id=item["NetworkInterfaceId"],
+        mac=item.get("MacAddress", "").lower(),
+        device_index=int(attachment.get("DeviceIndex", -1)),
+        subnet_id=item.get("SubnetId", ""),
+        vpc_id=item.get("VpcId", ""),
+        owner_id=item.get("OwnerId", ""),
+        addresses=tuple(address for address, _ in addresses),
+        primary=frozenset(address for address, primary in addresses if primary),
+        source_dest_check=bool(item.get("SourceDestCheck", True)),
+        live=attachment.get("Status") in ("attached", "attaching"),
+    )
+
+
+def _subnet_cidrs(item: Mapping[str, Any]) -> tuple[Network, ...]:
+    ipv6 = (
+        link["Ipv6CidrBlock"]
+        for link in item.get("Ipv6CidrBlockAssociationSet", ())
+        if link.get("Ipv6CidrBlockState", {}).get("State", "associated") == "associated"
+    )
+    cidrs = [item["CidrBlock"]] if item.get("CidrBlock") else []
+    return tuple(ip_network(cidr) for cidr in [*cidrs, *ipv6])

@@ -1,0 +1,242 @@
+"""What is known of both sides: the kernel's and EC2's answers, and our own writes, as one Observed snapshot.
+
+EC2's describes may lag behind writes by seconds. So a describe that began within SETTLE seconds of one of our writes
+does not overrule it; when it contradicts, another look is asked for (`recheck_at`), and that one is believed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from vipmanager.config import TagSelector
+from vipmanager.errors import CallError, ErrorKind, Failure
+from vipmanager.logs import event
+from vipmanager.model import (
+    Action,
+    Address,
+    AssignAddress,
+    DeleteRoute,
+    DisableSourceDestCheck,
+    Eni,
+    EniDescription,
+    EniState,
+    Holder,
+    Network,
+    Observed,
+    PodInterface,
+    PodNetwork,
+    Route,
+    RouteTable,
+    SetRoute,
+    Subnet,
+    UnassignAddress,
+)
+from vipmanager.ports import DiscoveryPort, Ec2Port, NetlinkPort
+
+log = logging.getLogger("vipmanager.observe")
+
+SETTLE = 5.0
+"""Seconds for which our own write is believed rather than a describe; EC2's reads are eventually consistent."""
+
+
+class View:
+    """The one mutable thing: everything seen so far. Used from the agent's thread only."""
+
+    def __init__(self, selector: TagSelector) -> None:
+        self._selector = selector
+        self.at = 0.0
+        self.interfaces: tuple[PodInterface, ...] = ()
+        self.pod = PodNetwork()
+        self.enis: dict[str, Eni] = {}
+        self.foreign: frozenset[str] = frozenset()
+        self.subnets: tuple[Subnet, ...] | None = None
+        self.recheck_at: float | None = None
+        self._tables: dict[str, RouteTable] | None = None
+        self._states: dict[str, EniState] = {}
+        self._holders: dict[Address, Holder] = {}
+        self._route_writes: dict[tuple[str, Network], tuple[Route | None, float]] = {}
+        self._address_writes: dict[tuple[str, Address], tuple[bool, float]] = {}
+
+    def observed(self) -> Observed:
+        """An immutable snapshot; edge tables and tables that the tag does not select are left out."""
+        tables = None
+        if self._tables is not None:
+            tables = tuple(
+                table for table in self._tables.values() if not table.edge and self._selector.matches(table.tags)
+            )
+        return Observed(
+            at=self.at,
+            interfaces=self.interfaces,
+            enis=dict(self.enis),
+            foreign=self.foreign,
+            states=dict(self._states),
+            holders=dict(self._holders),
+            tables=tables,
+            subnets=self.subnets,
+            pod=self.pod,
+        )
+
+    def look(self, netlink: NetlinkPort, now: float) -> None:
+        """Read the kernel anew. Raises CallError."""
+        self.at = now
+        self.interfaces = netlink.interfaces()
+        self.pod = netlink.pod_network()
+        present = {interface.mac for interface in self.interfaces}
+        self.foreign &= present
+
+    def learn_enis(self, found: Mapping[str, Eni], asked: Collection[str]) -> None:
+        """Discovery's answer for some MACs: those it did not find are no ENI's."""
+        self.enis.update(found)
+        self.foreign = (self.foreign | frozenset(asked)) - frozenset(self.enis)
+
+    def learn_tables(self, tables: Iterable[RouteTable]) -> None:
+        """A describe's answer, with our own recent writes laid over it."""
+        self._tables = {table.id: table for table in sorted(tables, key=lambda table: table.id)}
+        for (table_id, destination), (route, written) in list(self._route_writes.items()):
+            table = self._tables.get(table_id)
+            if table is None or table.seen >= written + SETTLE:
+                del self._route_writes[table_id, destination]
+                continue
+            shown = table.routes.get(destination)
+            if (shown and shown.target) != (route and route.target):
+                self._ask_again(written + SETTLE)
+                self._lay_route(table, destination, route)
+
+    def learn_states(self, descriptions: Iterable[EniDescription], seen: float) -> None:
+        """A describe's answer for the worker's ENIs, with our own recent writes laid over it."""
+        for description in descriptions:
+            addresses = dict.fromkeys(description.addresses, seen)
+            for (eni_id, address), (present, written) in list(self._address_writes.items()):
+                if eni_id != description.id:
+                    continue
+                if seen >= written + SETTLE:
+                    del self._address_writes[eni_id, address]
+                elif present != (address in addresses):
+                    self._ask_again(written + SETTLE)
+                    _set_present(addresses, address, present, written)
+            self._states[description.id] = EniState(
+                description.id,
+                addresses,
+                description.primary,
+                description.source_dest_check,
+                description.live,
+                seen,
+            )
+
+    def learn_holders(self, descriptions: Iterable[EniDescription], asked: Sequence[Address], seen: float) -> None:
+        """Which other ENIs hold these addresses."""
+        self._holders.update((address, Holder("", False, False, seen)) for address in asked)
+        for description in descriptions:
+            for address in set(asked) & set(description.addresses):
+                self._holders[address] = Holder(description.id, description.live, address in description.primary, seen)
+
+    def wrote(self, action: Action, now: float) -> None:
+        """Our own write succeeded: know it without asking."""
+        if isinstance(action, SetRoute):
+            route = Route(action.destination, action.eni_id, True, now)
+            self._note_route(action.table_id, action.destination, route, now)
+        elif isinstance(action, DeleteRoute):
+            self._note_route(action.table_id, action.destination, None, now)
+        elif isinstance(action, AssignAddress):
+            self._note_address(action.eni_id, action.address, True, now)
+        elif isinstance(action, UnassignAddress):
+            self._note_address(action.eni_id, action.address, False, now)
+            self._holders[action.address] = Holder("", False, False, now)
+        elif isinstance(action, DisableSourceDestCheck) and action.eni_id in self._states:
+            self._states[action.eni_id] = replace(self._states[action.eni_id], source_dest_check=False)
+
+    def doubt(self, action: Action) -> None:
+        """A write found the world other than we thought: forget what it relied on, so that it is read again."""
+        if isinstance(action, AssignAddress | UnassignAddress):
+            self._holders.pop(action.address, None)
+            state = self._states.get(action.eni_id)
+            if isinstance(action, UnassignAddress) and state is not None:
+                kept = {address: seen for address, seen in state.addresses.items() if address != action.address}
+                self._states[action.eni_id] = replace(state, addresses=kept)
+
+    def route_count(self, table_id: str, version: int) -> int | None:
+        """How many static routes of a family a table was last seen with."""
+        table = (self._tables or {}).get(table_id)
+        return None if table is None else sum(destination.version == version for destination in table.routes)
+
+    def _ask_again(self, at: float) -> None:
+        self.recheck_at = at if self.recheck_at is None else max(self.recheck_at, at)
+
+    def _note_route(self, table_id: str, destination: Network, route: Route | None, now: float) -> None:
+        self._route_writes[table_id, destination] = (route, now)
+        if self._tables is not None and table_id in self._tables:
+            self._lay_route(self._tables[table_id], destination, route)
+
+    def _lay_route(self, table: RouteTable, destination: Network, route: Route | None) -> None:
+        assert self._tables is not None
+        routes = {key: value for key, value in table.routes.items() if key != destination}
+        if route is not None:
+            routes[destination] = route
+        self._tables[table.id] = replace(self._tables[table.id], routes=routes)
+
+    def _note_address(self, eni_id: str, address: Address, present: bool, now: float) -> None:
+        self._address_writes[eni_id, address] = (present, now)
+        state = self._states.get(eni_id)
+        if state is not None:
+            addresses = dict(state.addresses)
+            _set_present(addresses, address, present, now)
+            self._states[eni_id] = replace(state, addresses=addresses)
+
+
+def _set_present(addresses: dict[Address, float], address: Address, present: bool, at: float) -> None:
+    if present:
+        addresses[address] = at
+    else:
+        addresses.pop(address, None)
+
+
+def known_to_imds(imds: DiscoveryPort) -> Mapping[str, Eni]:
+    """Every ENI of the worker, or none where IMDS cannot be reached."""
+    try:
+        return imds.enis()
+    except CallError as error:
+        event(log, logging.WARNING, "imds unreachable", why=error.failure, then="EC2 is asked instead")
+        return {}
+
+
+def discover(macs: Collection[str], imds: DiscoveryPort, ec2: Ec2Port) -> dict[str, Eni]:
+    """The ENIs behind some MACs: from IMDS, and from EC2 where IMDS cannot be reached.
+
+    Raises CallError when neither answers; the message then holds both reasons.
+    """
+    try:
+        return dict(imds.enis())
+    except CallError as error:
+        unreachable = error
+    try:
+        return _discover_by_ec2(macs, ec2)
+    except CallError as error:
+        failure = error.failure
+        raise CallError(
+            Failure(failure.kind, failure.call, failure.code, f"{failure.message} (and {unreachable})", failure.remedy)
+        ) from error
+
+
+def _discover_by_ec2(macs: Collection[str], ec2: Ec2Port) -> dict[str, Eni]:
+    """The same facts from three describes; the VPC's CIDRs are the `local` routes that each of its tables has."""
+    found = [eni for eni in ec2.enis_by_mac(sorted(macs)) if eni.mac in macs]
+    enis: dict[str, Eni] = {}
+    for vpc_id in sorted({eni.vpc_id for eni in found}):
+        subnets = {subnet.id: subnet for subnet in ec2.subnets(vpc_id)}
+        local = tuple(dict.fromkeys(cidr for table in ec2.route_tables(vpc_id) for cidr in table.local))
+        for eni in (eni for eni in found if eni.vpc_id == vpc_id):
+            if eni.subnet_id not in subnets or not local:
+                raise CallError(
+                    Failure(
+                        ErrorKind.INVALID,
+                        "ec2:DescribeSubnets",
+                        "NotShown",
+                        f"EC2 does not show subnet {eni.subnet_id} or the route tables of {vpc_id} to this role",
+                        "let the pod reach IMDS (hop limit 2)",
+                    )
+                )
+            cidrs = subnets[eni.subnet_id].cidrs
+            enis[eni.mac] = Eni(eni.id, eni.mac, eni.device_index, eni.subnet_id, cidrs, vpc_id, local, eni.owner_id)
+    return enis

@@ -1,0 +1,192 @@
+"""What EC2 is to be told: routes, addresses of ENIs, the source/dest check, and what is taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from vipmanager.config import Config
+from vipmanager.model import (
+    Action,
+    Address,
+    AssignAddress,
+    Claim,
+    DeleteRoute,
+    DisableSourceDestCheck,
+    Need,
+    Observed,
+    PlacementKind,
+    Problem,
+    SetRoute,
+    UnassignAddress,
+)
+from vipmanager.plan.claims import Holding, Standing, holdings
+
+WITHDRAW_AFTER = 2.0
+"""Seconds between an address leaving the pod and its withdrawal from the VPC.
+
+DeleteRoute has no condition, so a route is deleted only when a look that began this long after the address left still
+shows it as ours; by then a pod that took the address over has written its own.
+"""
+
+
+@dataclass
+class Draft:
+    """What a round collects while it walks the claims."""
+
+    actions: list[Action] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    needs: set[Need] = field(default_factory=set)
+    wake_at: float | None = None
+
+    def wake(self, at: float) -> None:
+        """Ask for a round at the earliest of all such times."""
+        self.wake_at = at if self.wake_at is None else min(self.wake_at, at)
+
+
+def plan_claims(claims: dict[Address, Claim], observed: Observed, config: Config) -> tuple[dict[Address, Claim], Draft]:
+    """The actions that the claims ask for, and the claims without those that are withdrawn for good."""
+    draft = Draft()
+    destinations: dict[tuple[object, ...], Claim] = {}
+    for address in sorted(claims, key=lambda address: (address.version, address)):
+        claim = claims[address]
+        if claim.vanished is None and not claim.conceded_to and not _conflict(claim, destinations, draft):
+            _pursue(claim, observed, draft)
+        elif claim.conceded_to and claim.kind is PlacementKind.ENI_ADDRESS:
+            _ask_for_holder(claim, observed, draft)
+    wanted = {claim.destination for claim in destinations.values() if claim.kind is not PlacementKind.ENI_ADDRESS}
+    done = [
+        address
+        for address, claim in claims.items()
+        if claim.vanished is not None and _withdraw(claim, claim.destination in wanted, observed, draft)
+    ]
+    if observed.tables == () and any(_routed(claim) for claim in destinations.values()):
+        draft.problems.append(_no_table(config))
+    _source_dest_checks([claim.eni_id for claim in destinations.values() if _routed(claim)], observed, config, draft)
+    return {address: claim for address, claim in claims.items() if address not in done}, draft
+
+
+def _no_table(config: Config) -> Problem:
+    return Problem(
+        f"VPCRTTag={config.route_tables}",
+        "selects no route table of the VPC, so routed addresses are delivered nowhere; tag the tables, correct "
+        'VPCRTTag or set it to "ALL" (tables of a shared VPC are seen only through RouteTableRole)',
+    )
+
+
+def _routed(claim: Claim) -> bool:
+    return claim.kind is not PlacementKind.ENI_ADDRESS
+
+
+def _conflict(claim: Claim, destinations: dict[tuple[object, ...], Claim], draft: Draft) -> bool:
+    """True when the destination goes to another ENI already: one subnet cannot be routed to two."""
+    first = destinations.setdefault((claim.kind, claim.destination), claim)
+    if first.eni_id == claim.eni_id:
+        return False
+    draft.problems.append(
+        Problem(
+            str(claim.address),
+            f"{claim.destination} can be routed to one ENI only and goes to {first.eni_id} for {first.address}; "
+            f"put both addresses on one interface, or give {claim.address} a subnet of its own",
+        )
+    )
+    return True
+
+
+def _pursue(claim: Claim, observed: Observed, draft: Draft) -> None:
+    """What brings an active claim to where all its targets are ours."""
+    if _routed(claim):
+        if observed.tables is None:
+            draft.needs.add(Need.TABLES)
+        for target, holding in holdings(claim, observed).items():
+            if not holding.ours_since(claim.since):
+                draft.actions.append(SetRoute(target, claim.destination, claim.eni_id, holding.holder, claim.address))
+        return
+    holding = holdings(claim, observed)[claim.eni_id]
+    state = observed.states.get(claim.eni_id)
+    if state is None:
+        draft.needs.add(Need.STATES)
+    elif claim.address not in state.primary and not holding.ours_since(claim.since):
+        _take_address(claim, holding, draft)
+
+
+def _take_address(claim: Claim, holding: Holding, draft: Draft) -> None:
+    """IPv4 is taken over in one call; IPv6 knows no reassignment, so its holder must be known and is freed first."""
+    if claim.address.version == 4:
+        if holding.standing is Standing.UNKNOWN and claim.eni_id in claim.held:
+            draft.needs.add(Need.HOLDERS)
+        else:
+            draft.actions.append(AssignAddress(claim.eni_id, claim.address))
+    elif holding.standing is Standing.OURS:
+        draft.needs.add(Need.STATES)
+    elif holding.standing is Standing.UNKNOWN:
+        draft.needs.add(Need.HOLDERS)
+    elif holding.holder:
+        draft.actions.append(UnassignAddress(holding.holder, claim.address, "taken over"))
+    else:
+        draft.actions.append(AssignAddress(claim.eni_id, claim.address))
+
+
+def _ask_for_holder(claim: Claim, observed: Observed, draft: Draft) -> None:
+    if holdings(claim, observed)[claim.eni_id].standing is Standing.UNKNOWN:
+        draft.needs.add(Need.HOLDERS if claim.eni_id in observed.states else Need.STATES)
+
+
+def _withdraw(claim: Claim, wanted: bool, observed: Observed, draft: Draft) -> bool:
+    """Take back what a vanished address left in the VPC; True when nothing is left to do."""
+    assert claim.vanished is not None
+    due = claim.vanished + WITHDRAW_AFTER
+    if wanted:
+        return True
+    if observed.at < due:
+        draft.wake(due)
+        return False
+    if _routed(claim):
+        if observed.tables is None or any(table.seen < due for table in observed.tables):
+            draft.needs.add(Need.TABLES)
+            return False
+    elif claim.eni_id not in observed.states:
+        draft.needs.add(Need.STATES)
+        return False
+    actions = list(_take_back(claim, observed))
+    draft.actions.extend(actions)
+    return not actions
+
+
+def _take_back(claim: Claim, observed: Observed) -> Iterator[Action]:
+    for target, holding in holdings(claim, observed).items():
+        if holding.standing is not Standing.OURS:
+            continue
+        if _routed(claim):
+            yield DeleteRoute(target, claim.destination, claim.eni_id, claim.address)
+        elif claim.address not in observed.states[claim.eni_id].primary:
+            yield UnassignAddress(claim.eni_id, claim.address, "vanished")
+
+
+def plan_release(claims: dict[Address, Claim], observed: Observed, config: Config) -> list[Action]:
+    """What a sidecar that is told to stop takes back, by ReleaseOnExit and DeleteRoutesOnExit."""
+    actions: dict[tuple[str, ...], Action] = {}
+    for claim in claims.values():
+        if claim.conceded_to or not (config.delete_routes_on_exit if _routed(claim) else config.release_on_exit):
+            continue
+        if _routed(claim) or claim.eni_id in observed.states:
+            actions.update((action.key, action) for action in _take_back(claim, observed))
+    return [actions[key] for key in sorted(actions)]
+
+
+def _source_dest_checks(enis: list[str], observed: Observed, config: Config, draft: Draft) -> None:
+    for eni_id in sorted(set(enis)):
+        state = observed.states.get(eni_id)
+        if state is None:
+            draft.needs.add(Need.STATES)
+        elif state.source_dest_check and config.disable_source_dest_check:
+            draft.actions.append(DisableSourceDestCheck(eni_id))
+        elif state.source_dest_check:
+            draft.problems.append(
+                Problem(
+                    eni_id,
+                    "has its source/dest check on and drops packets for routed addresses; turn it off, or set "
+                    'SourceDestCheck: "Disable"',
+                    fatal=False,
+                )
+            )

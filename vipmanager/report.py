@@ -1,0 +1,197 @@
+"""What an operator is told: events when something changes, never the same line twice; and an init run's verdict."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from vipmanager.apply import Key, Retry
+from vipmanager.config import Config
+from vipmanager.logs import event
+from vipmanager.model import Action, Address, Claim, Claims, Observed, PlacementKind, Plan, Problem, SetRoute
+from vipmanager.plan.claims import holdings
+
+log = logging.getLogger("vipmanager")
+
+OK, FAILED = 0, 1
+
+
+class Report:
+    """Remembers what was said. Used from the agent's thread only."""
+
+    def __init__(self, config: Config, sidecar: bool) -> None:
+        self._config = config
+        self._sidecar = sidecar
+        self._problems: frozenset[Problem] = frozenset()
+        self._foreign: set[tuple[str, str]] = set()
+        self._known: set[str] = set()
+        self._failures: dict[Key, str] = {}
+        self._said: set[str] = set()
+        self._complete: dict[Address, Claim] = {}
+        self._moved_from: dict[Address, set[str]] = {}
+
+    # the pod's interfaces
+
+    def discovered(self, observed: Observed) -> None:
+        """Name each pod interface and its ENI once; interfaces that are no ENI's once, too."""
+        for interface in observed.interfaces:
+            eni = observed.enis.get(interface.mac)
+            if eni is not None and interface.name not in self._known:
+                self._known.add(interface.name)
+                addresses = ",".join(map(str, interface.addresses)) or "none"
+                event(
+                    log,
+                    logging.INFO,
+                    "interface",
+                    name=interface.name,
+                    eni=eni.id,
+                    index=eni.device_index,
+                    addresses=addresses,
+                )
+            elif interface.mac in observed.foreign and (interface.name, interface.mac) not in self._foreign:
+                self._foreign.add((interface.name, interface.mac))
+                event(
+                    log,
+                    logging.WARNING,
+                    "ignored",
+                    interface=interface.name,
+                    mac=interface.mac or "none",
+                    why="no ENI of this worker has its MAC",
+                )
+
+    # claims and problems
+
+    def decided(self, plan: Plan, before: Claims, observed: Observed, now: float) -> None:
+        """Say which claims were completed, conceded or given up, and which problems came or went."""
+        for address, claim in plan.claims.items():
+            self._claim(address, claim, before.get(address), observed, now)
+        for address in set(before) - set(plan.claims):
+            self._complete.pop(address, None)
+            event(log, logging.INFO, "withdrawn", address=address, eni=before[address].eni_id)
+        problems = frozenset(plan.problems)
+        for problem in sorted(problems - self._problems, key=str):
+            event(
+                log,
+                logging.ERROR if problem.fatal else logging.WARNING,
+                "problem",
+                of=problem.subject,
+                why=problem.text,
+            )
+        self._problems = problems
+
+    def _claim(self, address: Address, claim: Claim, old: Claim | None, observed: Observed, now: float) -> None:
+        if claim.conceded_to:
+            self._complete.pop(address, None)
+            if old is None or old.conceded_to != claim.conceded_to:
+                event(log, logging.WARNING, "conceded", address=address, eni=claim.eni_id, to=claim.conceded_to)
+            return
+        if claim.vanished is not None:
+            self._complete.pop(address, None)
+            if old is not None and old.vanished is None:
+                event(log, logging.INFO, "address gone", address=address, eni=claim.eni_id)
+            return
+        known = self._complete.get(address)
+        standing = holdings(claim, observed)
+        if not standing or not all(holding.ours_since(claim.since) for holding in standing.values()):
+            return
+        self._complete[address] = claim
+        if known is not None and known.since == claim.since:
+            return
+        routed = claim.kind is not PlacementKind.ENI_ADDRESS
+        event(
+            log,
+            logging.INFO,
+            "claimed",
+            address=address,
+            placement=claim.kind.value,
+            destination=claim.destination if claim.kind is PlacementKind.SUBNET_ROUTE else None,
+            eni=claim.eni_id,
+            tables=len(standing) if routed else None,
+            moved_from=",".join(sorted(self._moved_from.pop(address, set()) - {claim.eni_id})),
+            took=now - claim.since,
+        )
+
+    # outcomes
+
+    def applied(self, action: Action) -> None:
+        """A write succeeded; the story is told by its claim, the detail at DEBUG."""
+        if isinstance(action, SetRoute) and action.replaces:
+            self._moved_from.setdefault(action.address, set()).add(action.replaces)
+        event(log, logging.DEBUG, "applied", action=action)
+        self.recovered(action.key)
+
+    def failed(self, key: Key, retry: Retry, action: Action | None = None, count: int | None = None) -> None:
+        """A call failed: said when the reason is new for this item, and in full once for each reason."""
+        failure = retry.failure
+        text = f"{failure.call} {failure.code}"
+        if self._failures.get(key) == text:
+            return
+        self._failures[key] = text
+        full = f"{text} {failure.kind}"
+        event(
+            log,
+            logging.WARNING,
+            "failed",
+            item=action or " ".join(key),
+            code=failure.code,
+            kind=failure.kind.value,
+            routes_in_table=count if failure.kind.value == "limit" else None,
+            why=f"{failure.call}: {failure.message}",
+            remedy=failure.remedy if full not in self._said else None,
+        )
+        self._said.add(full)
+
+    def recovered(self, key: Key) -> None:
+        """What failed before succeeded."""
+        if self._failures.pop(key, None) is not None:
+            event(log, logging.INFO, "recovered", item=" ".join(key))
+
+    # an init run
+
+    def verdict(self, plan: Plan, observed: Observed, failures: Mapping[Key, Retry], late: bool) -> int | None:
+        """The exit code of an init run, or None while there is something left to do or to wait for."""
+        fatal = [problem for problem in plan.problems if problem.fatal]
+        standing = {key for key, retry in failures.items() if retry.standing}
+        open_actions = [action for action in plan.actions if action.key not in standing]
+        open_facts = [need for need in plan.needs if ("fact", need.name) not in standing]
+        undiscovered = bool(observed.pending) and ("fact", "discovery") not in standing
+        nothing_yet = not plan.claims and not plan.problems and not (standing and observed.pending)
+        if not late and (open_actions or open_facts or undiscovered or nothing_yet):
+            return None
+        if not fatal and not failures and not (open_actions or open_facts or nothing_yet):
+            conceded = [address for address, claim in plan.claims.items() if claim.conceded_to]
+            event(log, logging.INFO, "done", addresses=len(plan.claims), conceded=",".join(map(str, conceded)) or None)
+            return OK
+        self._failed_init(fatal, failures, observed, nothing_yet, late)
+        return FAILED
+
+    def _failed_init(
+        self, fatal: list[Problem], failures: Mapping[Key, Retry], observed: Observed, nothing: bool, late: bool
+    ) -> None:
+        if nothing:
+            event(
+                log, logging.ERROR, "nothing to deliver", seen=_seen(observed), waited=f"{self._config.init_timeout:g}s"
+            )
+        for problem in fatal:
+            event(log, logging.ERROR, "missing", item=problem.subject, why=problem.text)
+        for key, retry in sorted(failures.items()):
+            event(log, logging.ERROR, "missing", item=" ".join(key), why=str(retry.failure), attempts=retry.attempts)
+        event(
+            log,
+            logging.ERROR,
+            "failed",
+            missing=len(fatal) + len(failures) or None,
+            why=f"InitTimeout of {self._config.init_timeout:g}s reached" if late else None,
+        )
+
+
+def _seen(observed: Observed) -> str:
+    """The pod's interfaces in one line, for whoever wonders why there is nothing to do."""
+    lines = []
+    for interface in observed.interfaces:
+        eni = observed.enis.get(interface.mac)
+        addresses = ",".join(map(str, interface.addresses)) or "no global address"
+        owner = eni.id if eni else "no ENI of this worker" if interface.mac in observed.foreign else "ENI not known"
+        state = "up" if interface.up else "down"
+        lines.append(f"{interface.name} ({interface.mac or 'no MAC'}, {owner}, {state}): {addresses}")
+    return "; ".join(lines) or "no interface besides lo and eth0"

@@ -1,0 +1,68 @@
+"""Netlink events, finished work, signals and timers become wake-ups. Nothing runs while nothing happens."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+from collections.abc import Callable
+
+BURST = 0.02
+"""Seconds for which the events of a burst are gathered before one look at the kernel."""
+
+
+class Watch:
+    """Blocks until something may have changed. `wake` may be called from any thread and from signal handlers."""
+
+    def __init__(self, events: socket.socket | None, clock: Callable[[], float]) -> None:
+        self._events = events
+        self._clock = clock
+        self._read_end, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._read_end, select.POLLIN)
+        if events is not None:
+            self._poll.register(events, select.POLLIN)
+
+    def wake(self) -> None:
+        """Make the current or next wait return at once."""
+        with contextlib.suppress(BlockingIOError):  # a full pipe wakes too
+            os.write(self._write_end, b"!")
+
+    def wait(self, until: float | None) -> None:
+        """Return at `until` (seconds of the clock), on a wake, or a burst after the first kernel event."""
+        ready = self._ready(until)
+        if self._events is None or self._events.fileno() not in ready:
+            return
+        end = self._clock() + BURST
+        while self._clock() < end:
+            self._drain_events()
+            if self._read_end in self._ready(end):
+                return
+        self._drain_events()
+
+    def _ready(self, until: float | None) -> set[int]:
+        timeout = None if until is None else max(0.0, (until - self._clock()) * 1000.0)
+        ready = {descriptor for descriptor, _ in self._poll.poll(None if timeout is None else int(timeout) + 1)}
+        if self._read_end in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._read_end, 4096)
+        return ready
+
+    def _drain_events(self) -> None:
+        """Throw the messages away: they only wake. ENOBUFS says that some were lost, which the next look makes good."""
+        assert self._events is not None
+        while True:
+            try:
+                self._events.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        os.close(self._read_end)
+        os.close(self._write_end)
+        if self._events is not None:
+            self._events.close()

@@ -58,7 +58,9 @@ class Agent:
         self._retries = RetryBook(outside.random)
         self._report = Report(config, sidecar)
         self._plan = Plan()
-        self._refresh: set[Need] = set()
+        self._refresh: set[Need] = (
+            {Need.TABLES, Need.STATES} if sidecar else set()
+        )  # a standby is ready before it is due
         self._verify_at: float | None = None
         self._resync_at = self._next_resync() if sidecar else None
         self._rediscover_at: float | None = None
@@ -167,6 +169,7 @@ class Agent:
         """Plan, and keep what it says of the claims."""
         observed = self._view.observed()
         self._plan = make_plan(observed, self._claims, self._config)
+        self._report.discovered(observed)
         self._report.decided(self._plan, self._claims, observed, self._outside.clock())
         self._claims = dict(self._plan.claims)
         self._store.save(self._claims)
@@ -222,7 +225,11 @@ class Agent:
         view = self._view
         pending = sorted(view.observed().pending)
         if pending and self._ready(ENIS, now):
-            self._start(ENIS, lambda: discover(pending, self._outside.imds, self._outside.ec2), self._found(pending))
+            self._start(
+                ENIS,
+                lambda: discover(pending, self._outside.imds, self._outside.ec2),
+                lambda enis: self._view.learn_enis(enis, pending),
+            )
         for need in sorted(self._plan.needs | self._refresh, key=lambda need: need.name):
             key = ("fact", need.name)
             if not self._ready(key, now) or not self._has_enis():
@@ -237,13 +244,6 @@ class Agent:
 
     def _start(self, key: Key, call: Callable[[], Any], learn: Callable[[Any], None]) -> None:
         self._jobs.submit((key,), learn, call)
-
-    def _found(self, pending: list[str]) -> Callable[[Any], None]:
-        def learn(enis: Any) -> None:
-            self._view.learn_enis(enis, pending)
-            self._report.discovered(self._view.observed())
-
-        return learn
 
     def _question(self, need: Need, now: float) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         """What to call for a fact, and who learns the answer. A fact is as old as the question."""
@@ -290,11 +290,12 @@ class Agent:
         if not self._sidecar:
             event(log, logging.WARNING, "stopped", why="told to stop before it was done")
             return EXIT_STOPPED
-        deadline = self._outside.clock() + STOP_WITHIN
+        told = self._outside.clock()
+        deadline = told + STOP_WITHIN
         if self._config.delete_routes_on_exit and self._has_enis():
             self._start(("fact", "last"), *self._question(Need.TABLES, self._outside.clock()))
             self._drain(deadline)
-        released = make_release(self._view.observed(), self._claims, self._config)
+        released = make_release(self._view.observed(), self._claims, self._config, told)
         for batch in batches(released, alone=lambda _: False):  # type: ignore[arg-type]
             keys = tuple(action.key for action in batch)
             self._jobs.submit(keys, batch, partial(apply_vpc, self._outside.ec2, batch))

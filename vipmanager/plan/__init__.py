@@ -51,9 +51,9 @@ def make_plan(observed: Observed, claims: Claims, config: Config) -> Plan:
     )
 
 
-def make_release(observed: Observed, claims: Claims, config: Config) -> tuple[Action, ...]:
-    """What a sidecar that is told to stop takes back."""
-    return tuple(plan_release(dict(claims), observed, config))
+def make_release(observed: Observed, claims: Claims, config: Config, confirmed_since: float) -> tuple[Action, ...]:
+    """What a stopping sidecar takes back; routes only if EC2 showed them as ours since `confirmed_since`."""
+    return tuple(plan_release(dict(claims), observed, config, confirmed_since))
 
 
 def _one_each(placements: list[Placement], problems: list[Problem]) -> list[Placement]:

@@ -22,12 +22,16 @@ from vipmanager.model import (
 )
 from vipmanager.plan.claims import Holding, Standing, holdings
 
-WITHDRAW_AFTER = 2.0
-"""Seconds between an address leaving the pod and its withdrawal from the VPC.
+WITHDRAW_ROUTES_AFTER = 10.0
+"""Seconds between an address leaving the pod and the end of its routes.
 
-DeleteRoute has no condition, so a route is deleted only when a look that began this long after the address left still
-shows it as ours; by then a pod that took the address over has written its own.
+DeleteRoute has no condition: it would delete the route of whoever took the address over. So a route is deleted only
+when a describe that began this long after the address left still shows it as ours, longer than describes lag.
 """
+
+UNASSIGN_AFTER = 2.0
+"""Seconds between an address leaving the pod and its end on the ENI. EC2 refuses when it is on that ENI no more, so
+this only keeps a link that flaps from costing calls."""
 
 
 @dataclass
@@ -135,7 +139,7 @@ def _ask_for_holder(claim: Claim, observed: Observed, draft: Draft) -> None:
 def _withdraw(claim: Claim, wanted: bool, observed: Observed, draft: Draft) -> bool:
     """Take back what a vanished address left in the VPC; True when nothing is left to do."""
     assert claim.vanished is not None
-    due = claim.vanished + WITHDRAW_AFTER
+    due = claim.vanished + (WITHDRAW_ROUTES_AFTER if _routed(claim) else UNASSIGN_AFTER)
     if wanted:
         return True
     if observed.at < due:
@@ -148,29 +152,38 @@ def _withdraw(claim: Claim, wanted: bool, observed: Observed, draft: Draft) -> b
     elif claim.eni_id not in observed.states:
         draft.needs.add(Need.STATES)
         return False
-    actions = list(_take_back(claim, observed))
-    draft.actions.extend(actions)
-    return not actions
+    draft.actions.extend(_take_back(claim, observed, due))
+    return not any(holding.standing is Standing.OURS for holding in _own(claim, observed))
 
 
-def _take_back(claim: Claim, observed: Observed) -> Iterator[Action]:
+def _own(claim: Claim, observed: Observed) -> list[Holding]:
+    """What EC2 shows of a claim, without a primary address, which an ENI keeps for life."""
+    if not _routed(claim) and claim.address in observed.states[claim.eni_id].primary:
+        return []
+    return list(holdings(claim, observed).values())
+
+
+def _take_back(claim: Claim, observed: Observed, confirmed_since: float) -> Iterator[Action]:
+    """Routes only where EC2 itself, not our memory of a write, showed them as ours since then."""
     for target, holding in holdings(claim, observed).items():
         if holding.standing is not Standing.OURS:
             continue
-        if _routed(claim):
+        if _routed(claim) and holding.seen >= confirmed_since:
             yield DeleteRoute(target, claim.destination, claim.eni_id, claim.address)
-        elif claim.address not in observed.states[claim.eni_id].primary:
+        elif not _routed(claim) and claim.address not in observed.states[claim.eni_id].primary:
             yield UnassignAddress(claim.eni_id, claim.address, "vanished")
 
 
-def plan_release(claims: dict[Address, Claim], observed: Observed, config: Config) -> list[Action]:
+def plan_release(
+    claims: dict[Address, Claim], observed: Observed, config: Config, confirmed_since: float
+) -> list[Action]:
     """What a sidecar that is told to stop takes back, by ReleaseOnExit and DeleteRoutesOnExit."""
     actions: dict[tuple[str, ...], Action] = {}
     for claim in claims.values():
         if claim.conceded_to or not (config.delete_routes_on_exit if _routed(claim) else config.release_on_exit):
             continue
         if _routed(claim) or claim.eni_id in observed.states:
-            actions.update((action.key, action) for action in _take_back(claim, observed))
+            actions.update((action.key, action) for action in _take_back(claim, observed, confirmed_since))
     return [actions[key] for key in sorted(actions)]
 
 

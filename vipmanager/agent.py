@@ -122,10 +122,10 @@ class Agent:
                 continue
             retry = self._retries.failed(action.key, done.failure, now)
             self._report.failed(action.key, retry, action, self._count(action))
-            if done.failure.kind is ErrorKind.LOST:
-                self._view.doubt(action)
-            elif done.failure.kind is ErrorKind.RACE:
+            if done.failure.kind is ErrorKind.RACE:
                 self._refresh.add(Need.TABLES)
+            elif done.failure.kind is not ErrorKind.RETRY:
+                self._view.doubt(action)
 
     def _count(self, action: Action) -> int | None:
         """How full the table is that an action failed on; a quota's message should say so."""

@@ -1,0 +1,49 @@
+# make demo and make test need Linux, python3 (3.11 or newer), python3-venv and nothing else; they make .venv themselves.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test bench check format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo     see floating addresses move between two workers, on packets, on this machine"
+	@echo "make test     unit, contract and scenario tests"
+	@echo "make bench    measure start-up, event-to-route latency, API calls and memory, beside a floor"
+	@echo "make check    format, lint, types, layers, docs in step with the code"
+	@echo "make format   mend what 'make check' says of format"
+	@echo "make clean    remove .venv and what the tools left"
+
+demo: $(VENV)/.lab
+	@$(BIN)/python -m lab.demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/.lab
+	$(BIN)/python -m bench
+
+check: $(VENV)/.check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/unit/test_docs.py
+
+format: $(VENV)/.check
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf vipmanager/clients/_model
+
+# Each target installs what it needs and no more: the demo should start soon on a laptop.
+$(VENV)/.lab $(VENV)/.test $(VENV)/.check: $(VENV)/.%: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vipmanager needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@echo "installing into $(VENV) …"
+	@$(PIP) --editable '.[$*]'
+	@$(BIN)/python -m vipmanager.clients.ec2_model >/dev/null
+	@touch $@

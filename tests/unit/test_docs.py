@@ -1,0 +1,87 @@
+"""The documents say what the code does: settings, commands, samples, IAM actions."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vipmanager import cli, config
+from vipmanager.clients.ec2_model import OPERATIONS
+from vipmanager.manifest import read_configmap
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+MANIFESTS = sorted(ROOT.glob("samples/**/*.yaml"))
+
+
+def settings_rows() -> list[str]:
+    """The settings table as the code has it."""
+    rows = [f"| `Intf1Peers`, `Intf2Peers`, … `IntfNPeers` | none | {config.PEERS_MEANING} |"]
+    for setting in config.SETTINGS:
+        default = f"`{setting.default}`" if setting.default else "none"
+        rows.append(f"| `{setting.key}` | {default} | {setting.meaning} |")
+    return rows
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/configuration.md"])
+def test_settings_table_is_the_codes(document: str) -> None:
+    text = (ROOT / document).read_text()
+    match = re.search(r"<!-- settings:.*?\|---\|---\|---\|\n(.*?)\n<!-- /settings -->", text, re.DOTALL)
+    assert match is not None
+    assert match[1].splitlines() == settings_rows()
+
+
+def test_defaults_shown_are_the_defaults_used() -> None:
+    shown = config.load({setting.key: setting.default for setting in config.SETTINGS})
+    assert shown == config.load({})
+
+
+def test_make_targets_named_in_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for document in DOCUMENTS for name in re.findall(r"`?make ([a-z][a-z-]+)`?", _code(document))}
+    assert {"demo", "test", "bench", "check"} <= named
+    assert named <= targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if not target.startswith("http"):
+            assert (document.parent / target).exists(), target
+
+
+def test_every_dependency_earns_its_line() -> None:
+    text = (ROOT / "README.md").read_text()
+    table = text[text.index("## Dependencies") :]
+    requirements = re.findall(r"^    ([A-Za-z][\w.-]*?)(?:\[\w+\])?==", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    assert len(requirements) > 5
+    for name in requirements:
+        assert name in table, name
+
+
+def test_sample_policy_holds_the_actions_that_are_used() -> None:
+    policy = json.loads((ROOT / "samples/iam-policy.json").read_text())
+    actions = {action for statement in policy["Statement"] for action in statement["Action"]}
+    assert actions == {f"ec2:{operation}" for operation in OPERATIONS}
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.name)
+def test_sample_manifests_configure_and_start_what_exists(manifest: Path) -> None:
+    for document in yaml.safe_load_all(manifest.read_text()):
+        if document["kind"] == "ConfigMap":
+            assert config.load(read_configmap(str(manifest))).warnings == ()
+            continue
+        pod = document["spec"]["template"]["spec"]
+        containers = [c for c in [*pod.get("initContainers", ()), *pod["containers"]] if "vipmanager" in c["image"]]
+        assert len(containers) == 1
+        assert cli.parse(containers[0]["args"]).sidecar is (containers[0]["args"] == ["sidecar"])
+        assert "NET_ADMIN" in containers[0]["securityContext"]["capabilities"]["add"]
+
+
+def _code(document: Path) -> str:
+    """What a document shows as code: blocks and `inline`."""
+    return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", document.read_text(), re.DOTALL))

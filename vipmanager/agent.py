@@ -14,7 +14,7 @@ from vipmanager.claims import ClaimStore
 from vipmanager.config import Config
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
-from vipmanager.model import Action, Address, Claim, Need, Observed, PlacementKind, Plan
+from vipmanager.model import Address, Claim, Need, Observed, PlacementKind, Plan
 from vipmanager.observe import SETTLE, View, discover, known_to_imds
 from vipmanager.plan import make_plan, make_release
 from vipmanager.ports import DiscoveryPort, Ec2Port, NetlinkPort
@@ -32,6 +32,7 @@ RESYNC_JITTER = 0.2
 
 ENIS: Key = ("fact", "discovery")
 WARM_UP: Key = ("warm-up",)
+KERNEL: Key = ("kernel",)
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Agent:
         self._resync_at = self._next_resync() if sidecar else None
         self._rediscover_at: float | None = None
         self._answered: set[Key] = set()
+        self._kernel_changed = True
         self._stopping = False
 
     def stop(self) -> None:
@@ -80,10 +82,11 @@ class Agent:
             self._observe()
             self._decide()
             self._act()
+            self._report.flush()
             code = self._finished()
             if code is not None:
                 return code
-            self._watch.wait(self._wake_at())
+            self._kernel_changed |= self._watch.wait(self._wake_at())
         return self._stop()
 
     def _warm_up(self) -> None:
@@ -121,28 +124,19 @@ class Agent:
                 self._verify_at = now + SETTLE
                 continue
             retry = self._retries.failed(action.key, done.failure, now)
-            self._report.failed(action.key, retry, action, self._count(action))
+            self._report.failed(action.key, retry, action, self._view.fullness(action))
             if done.failure.kind is ErrorKind.RACE:
                 self._refresh.add(Need.TABLES)
             elif done.failure.kind is not ErrorKind.RETRY:
                 self._view.doubt(action)
 
-    def _count(self, action: Action) -> int | None:
-        """How full the table is that an action failed on; a quota's message should say so."""
-        table, destination = getattr(action, "table_id", None), getattr(action, "destination", None)
-        return self._view.route_count(table, destination.version) if table and destination else None
-
     def _observe(self) -> None:
-        """Read the kernel, and see which timers have run out."""
+        """Read the kernel if it may have changed, and see which timers have run out."""
         now = self._outside.clock()
-        try:
-            self._view.look(self._outside.netlink, self._started if not self._view.at else now)
-        except CallError as error:
-            self._report.failed(("kernel",), self._retries.failed(("kernel",), error.failure, now))
-        else:
-            self._retries.succeeded(("kernel",))
+        self._view.at = now if self._view.at else self._started
         if self._resync_at is not None and now >= self._resync_at:
             self._resync_at = self._next_resync()
+            self._kernel_changed = True
             self._refresh |= {Need.TABLES, Need.STATES} | ({Need.SUBNETS} if self._view.subnets is not None else set())
             self._view.foreign = frozenset()
         verify = [at for at in (self._verify_at, self._view.recheck_at) if at is not None and at <= now]
@@ -153,6 +147,18 @@ class Agent:
         if self._rediscover_at is not None and now >= self._rediscover_at:
             self._rediscover_at = None
             self._view.foreign = frozenset()
+        if self._kernel_changed and self._retries.due(KERNEL, now):
+            self._look(now)
+
+    def _look(self, now: float) -> None:
+        try:
+            self._view.look(self._outside.netlink)
+        except CallError as error:
+            self._report.failed(KERNEL, self._retries.failed(KERNEL, error.failure, now))
+        else:
+            self._kernel_changed = False
+            self._retries.succeeded(KERNEL)
+            self._report.recovered(KERNEL)
 
     def _kinds_to_verify(self) -> set[Need]:
         routed = {claim.kind.value.endswith("route") for claim in self._claims.values()}
@@ -218,7 +224,8 @@ class Agent:
         else:
             self._retries.succeeded(action.key)
             self._report.applied(action)
-            self._watch.wake()  # look again: the pod's side is done when the kernel says so
+            self._kernel_changed = True  # the pod's side is done when the kernel says so
+            self._watch.wake()
 
     def _ask(self, now: float) -> None:
         """Ask for the facts that the plan lacks or that are to be read again."""
@@ -232,15 +239,16 @@ class Agent:
             )
         for need in sorted(self._plan.needs | self._refresh, key=lambda need: need.name):
             key = ("fact", need.name)
-            if not self._ready(key, now) or not self._has_enis():
+            if not self._ready(key, now) or not self._eni_ids():
                 continue
             self._refresh.discard(need)
             self._start(key, *self._question(need, now))
 
-    def _has_enis(self) -> bool:
-        """False while no ENI behind the pod is known, so that there is nothing to ask EC2 about."""
-        known = set(self._view.enis)
-        return any(interface.mac in known for interface in self._view.interfaces)
+    def _eni_ids(self) -> list[str]:
+        """The known ENIs behind the pod and its claims; while there are none, there is nothing to ask EC2 about."""
+        macs = {interface.mac for interface in self._view.interfaces}
+        claimed = {claim.eni_id for claim in self._claims.values()}
+        return sorted(eni.id for mac, eni in self._view.enis.items() if mac in macs or eni.id in claimed)
 
     def _start(self, key: Key, call: Callable[[], Any], learn: Callable[[Any], None]) -> None:
         self._jobs.submit((key,), learn, call)
@@ -248,20 +256,19 @@ class Agent:
     def _question(self, need: Need, now: float) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         """What to call for a fact, and who learns the answer. A fact is as old as the question."""
         view, ec2 = self._view, self._outside.ec2
-        macs = {interface.mac for interface in view.interfaces}
-        ids = {eni.id for mac, eni in view.enis.items() if mac in macs} | {c.eni_id for c in self._claims.values()}
+        ids = self._eni_ids()
         vpc_id = next(eni.vpc_id for eni in view.enis.values() if eni.id in ids)
         if need is Need.TABLES:
             return lambda: ec2.route_tables(vpc_id), view.learn_tables
         if need is Need.SUBNETS:
             return lambda: ec2.subnets(vpc_id), lambda subnets: setattr(view, "subnets", subnets)
         if need is Need.STATES:
-            return lambda: ec2.enis(sorted(ids)), lambda found: view.learn_states(found, now)
+            return lambda: ec2.enis(ids), lambda found: view.learn_states(found, now)
         addresses = [a for a, claim in self._claims.items() if claim.kind is PlacementKind.ENI_ADDRESS]
         return lambda: ec2.enis_holding(vpc_id, addresses), lambda found: view.learn_holders(found, addresses, now)
 
     def _fact_keys(self) -> set[Key]:
-        return {ENIS, ("kernel",), *(("fact", need.name) for need in Need)}
+        return {ENIS, KERNEL, *(("fact", need.name) for need in Need)}
 
     # wait, end
 
@@ -292,7 +299,7 @@ class Agent:
             return EXIT_STOPPED
         told = self._outside.clock()
         deadline = told + STOP_WITHIN
-        if self._config.delete_routes_on_exit and self._has_enis():
+        if self._config.delete_routes_on_exit and self._eni_ids():
             self._start(("fact", "last"), *self._question(Need.TABLES, self._outside.clock()))
             self._drain(deadline)
         released = make_release(self._view.observed(), self._claims, self._config, told)

@@ -31,7 +31,9 @@ def pod_life() -> str:
 class ClaimStore:
     """Loads and saves claims. A state directory that cannot be written is said once and lived without."""
 
-    def __init__(self, directory: str, life: str) -> None:
+    def __init__(self, directory: str, life: str, *, needed: bool = True) -> None:
+        """`needed` is false where nothing is lost without it, so that there is nothing to warn of."""
+        self._needed = needed
         self._path = Path(directory) / FILE
         self._life = life
         self._saved: Claims | None = None
@@ -68,7 +70,7 @@ class ClaimStore:
             if not self._unwritable:
                 event(
                     log,
-                    logging.WARNING,
+                    logging.WARNING if self._needed else logging.DEBUG,
                     "state not kept",
                     dir=self._path.parent,
                     why=error.strerror,

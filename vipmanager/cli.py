@@ -114,7 +114,8 @@ def run(config: Config, sidecar: bool, on_stop: Callable[[Callable[[], None]], N
     ec2 = Ec2Client(lambda: region(os.environ, imds), config.route_table_role)
     watch = Watch(open_events(), time.monotonic)
     outside = Outside(NetlinkClient(), imds, ec2, time.monotonic)
-    agent = Agent(config, outside, watch, ClaimStore(config.state_dir, pod_life()), sidecar=sidecar)
+    store = ClaimStore(config.state_dir, pod_life(), needed=sidecar)
+    agent = Agent(config, outside, watch, store, sidecar=sidecar)
     on_stop(agent.stop)
     return agent.run()
 

@@ -78,9 +78,8 @@ class View:
             pod=self.pod,
         )
 
-    def look(self, netlink: NetlinkPort, now: float) -> None:
+    def look(self, netlink: NetlinkPort) -> None:
         """Read the kernel anew. Raises CallError."""
-        self.at = now
         self.interfaces = netlink.interfaces()
         self.pod = netlink.pod_network()
         present = {interface.mac for interface in self.interfaces}
@@ -156,10 +155,15 @@ class View:
                 kept = {address: seen for address, seen in state.addresses.items() if address != action.address}
                 self._states[action.eni_id] = replace(state, addresses=kept)
 
-    def route_count(self, table_id: str, version: int) -> int | None:
-        """How many static routes of a family a table was last seen with."""
-        table = (self._tables or {}).get(table_id)
-        return None if table is None else sum(destination.version == version for destination in table.routes)
+    def fullness(self, action: Action) -> int | None:
+        """How many routes (addresses) of a family the table (ENI) of an action was last seen with; for quotas."""
+        table = (self._tables or {}).get(action.table_id) if isinstance(action, SetRoute) else None
+        if table is not None and isinstance(action, SetRoute):
+            return sum(each.version == action.destination.version for each in table.routes)
+        state = self._states.get(action.eni_id) if isinstance(action, AssignAddress) else None
+        if state is not None and isinstance(action, AssignAddress):
+            return sum(each.version == action.address.version for each in state.addresses)
+        return None
 
     def _ask_again(self, at: float) -> None:
         self.recheck_at = at if self.recheck_at is None else max(self.recheck_at, at)

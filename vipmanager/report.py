@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping
 
 from vipmanager.apply import Key, Retry
 from vipmanager.config import Config
+from vipmanager.errors import ErrorKind, Failure
 from vipmanager.logs import event
 from vipmanager.model import Action, Address, Claim, Claims, Observed, PlacementKind, Plan, Problem, SetRoute
 from vipmanager.plan.claims import holdings
@@ -25,8 +27,9 @@ class Report:
         self._problems: frozenset[Problem] = frozenset()
         self._foreign: set[tuple[str, str]] = set()
         self._known: set[str] = set()
-        self._failures: dict[Key, str] = {}
-        self._said: set[str] = set()
+        self._failures: dict[Key, tuple[str, str]] = {}
+        self._unsaid: defaultdict[tuple[str, str], list[tuple[str, Failure, int | None]]] = defaultdict(list)
+        self._again: list[str] = []
         self._complete: dict[Address, Claim] = {}
         self._moved_from: dict[Address, set[str]] = {}
 
@@ -120,31 +123,39 @@ class Report:
         event(log, logging.DEBUG, "applied", action=action)
         self.recovered(action.key)
 
-    def failed(self, key: Key, retry: Retry, action: Action | None = None, count: int | None = None) -> None:
-        """A call failed: said when the reason is new for this item, and in full once for each reason."""
-        failure = retry.failure
-        text = f"{failure.call} {failure.code}"
-        if self._failures.get(key) == text:
+    def failed(self, key: Key, retry: Retry, action: Action | None = None, fullness: int | None = None) -> None:
+        """A call failed: noted for `flush` when the reason is new for this item."""
+        reason = (retry.failure.call, retry.failure.code)
+        if self._failures.get(key) == reason:
             return
-        self._failures[key] = text
-        full = f"{text} {failure.kind}"
-        event(
-            log,
-            logging.WARNING,
-            "failed",
-            item=action or " ".join(key),
-            code=failure.code,
-            kind=failure.kind.value,
-            routes_in_table=count if failure.kind.value == "limit" else None,
-            why=f"{failure.call}: {failure.message}",
-            remedy=failure.remedy if full not in self._said else None,
-        )
-        self._said.add(full)
+        self._failures[key] = reason
+        self._unsaid[reason].append((str(action or " ".join(key)), retry.failure, fullness))
 
     def recovered(self, key: Key) -> None:
-        """What failed before succeeded."""
+        """What failed before succeeded: noted for `flush`."""
         if self._failures.pop(key, None) is not None:
-            event(log, logging.INFO, "recovered", item=" ".join(key))
+            self._again.append(" ".join(key))
+
+    def flush(self) -> None:
+        """Say what failed since the last time, one line for each reason: an outage of EC2 hits all tables at once."""
+        for (call, code), items in sorted(self._unsaid.items()):
+            first, failure, fullness = items[0]
+            event(
+                log,
+                logging.WARNING,
+                "failed",
+                item=first,
+                others=len(items) - 1 or None,
+                code=code,
+                kind=failure.kind.value,
+                full_with=fullness if failure.kind is ErrorKind.LIMIT else None,
+                why=f"{call}: {failure.message}",
+                remedy=failure.remedy,
+            )
+        if self._again:
+            event(log, logging.INFO, "recovered", item=self._again[0], others=len(self._again) - 1 or None)
+        self._unsaid.clear()
+        self._again.clear()
 
     # an init run
 

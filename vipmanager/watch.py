@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -29,17 +30,21 @@ class Watch:
         with contextlib.suppress(BlockingIOError):  # a full pipe wakes too
             os.write(self._write_end, b"!")
 
-    def wait(self, until: float | None) -> None:
-        """Return at `until` (seconds of the clock), on a wake, or a burst after the first kernel event."""
+    def wait(self, until: float | None) -> bool:
+        """Return at `until` (seconds of the clock), on a wake, or a burst after the first kernel event.
+
+        True when the kernel said that something changed, and is to be read.
+        """
         ready = self._ready(until)
         if self._events is None or self._events.fileno() not in ready:
-            return
+            return False
         end = self._clock() + BURST
         while self._clock() < end:
             self._drain_events()
             if self._read_end in self._ready(end):
-                return
+                break
         self._drain_events()
+        return True
 
     def _ready(self, until: float | None) -> set[int]:
         timeout = None if until is None else max(0.0, (until - self._clock()) * 1000.0)
@@ -57,8 +62,9 @@ class Watch:
                 self._events.recv(65536)
             except BlockingIOError:
                 return
-            except OSError:
-                continue
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
 
     def close(self) -> None:
         """Give the descriptors back."""

@@ -165,7 +165,7 @@ class Ec2Client:
             code = error.failure.code
             raise
         except Exception as error:
-            translated = translate(error, operation, resource)
+            translated = translate(error, operation, resource, self._role_arn)
             if translated is None:
                 raise
             code = translated.code
@@ -232,7 +232,7 @@ class Ec2Client:
         return session
 
 
-def translate(error: Exception, operation: str, resource: str) -> Failure | None:
+def translate(error: Exception, operation: str, resource: str, role_arn: str = "") -> Failure | None:
     """The classified failure behind an SDK exception, or None when it is none of the SDK's (a bug: let it show)."""
     from botocore import exceptions
 
@@ -240,7 +240,7 @@ def translate(error: Exception, operation: str, resource: str) -> Failure | None
     if isinstance(error, exceptions.ClientError):
         answer = error.response.get("Error", {})
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        service = "sts" if error.operation_name.startswith("AssumeRole") else "ec2"
+        service, resource = ("sts", role_arn) if error.operation_name == "AssumeRole" else ("ec2", resource)
         return failure(
             error.operation_name,
             str(answer.get("Code", "")),

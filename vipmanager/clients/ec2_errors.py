@@ -93,11 +93,20 @@ def remedy(kind: ErrorKind, operation: str, code: str, service: str, resource: s
     if code in CREDENTIAL_CODES:
         return "AWS does not accept the credentials themselves; check the role of the service account and the clock"
     if kind is ErrorKind.DENIED:
-        where = f" on {resource}" if resource else ""
-        return f"allow {service}:{operation}{where} in the IAM policy of the role that this pod uses"
+        return (
+            f"allow {service}:{operation} on {resource_arn(resource)} in the IAM policy of the role that this pod uses"
+        )
     if kind is ErrorKind.LIMIT:
         return QUOTAS.get(code, "raise that quota in Service Quotas")
     return ""
+
+
+def resource_arn(resource: str) -> str:
+    """The Resource of an IAM statement for an id; `*` for what has none (Describe actions take no resource)."""
+    if resource.startswith("arn:"):
+        return resource
+    kind = {"rtb": "route-table", "eni": "network-interface"}.get(resource.partition("-")[0])
+    return f"arn:aws:ec2:*:*:{kind}/{resource}" if kind and "," not in resource else "*"
 
 
 def failure(operation: str, code: str, message: str, status: int, *, service: str, resource: str) -> Failure:

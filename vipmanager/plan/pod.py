@@ -84,7 +84,8 @@ def plan_pod(observed: Observed, config: Config) -> tuple[list[Action], list[Pro
             for default, rule in _source_routing(attachment, problems):
                 routes.setdefault((default.table, default.destination), default)
                 rules.add(rule)
-    problems.extend(_peers_without_interface(found, config))
+    if found and not observed.pending:
+        problems.extend(_peers_without_interface(found, config))
     actions = _difference(observed.pod, frozenset(routes.values()), frozenset(rules))
     if observed.pending:  # what looks stale may belong to an interface whose ENI is not known yet
         actions = [action for action in actions if isinstance(action, SetPodRoute | AddPodRule)]

@@ -88,6 +88,7 @@ def _format(claim: Claim) -> dict[str, Any]:
         "since": claim.since,
         "held": dict(claim.held),
         "conceded_to": claim.conceded_to,
+        "conceded_at": claim.conceded_at,
         "vanished": claim.vanished,
     }
 
@@ -101,5 +102,6 @@ def _parse(item: dict[str, Any]) -> Claim:
         since=float(item["since"]),
         held={str(target): float(at) for target, at in item["held"].items()},
         conceded_to=str(item["conceded_to"]),
+        conceded_at=float(item["conceded_at"]),
         vanished=None if item["vanished"] is None else float(item["vanished"]),
     )

@@ -184,7 +184,8 @@ class Claim:
     """This pod's hold on one floating address.
 
     `since`: when the address appeared. `held`: per target (a route table id, or the ENI id for `eni-address`) when it
-    was last known to be ours. `conceded_to`: the target that took it over. `vanished`: when it left the interface.
+    was last known to be ours. `conceded_to`: who took it over, at `conceded_at`. `vanished`: when it left the
+    interface.
     """
 
     address: Address
@@ -194,6 +195,7 @@ class Claim:
     since: float
     held: Mapping[str, float] = field(default_factory=dict)
     conceded_to: str = ""
+    conceded_at: float = 0.0
     vanished: float | None = None
 
 

@@ -13,6 +13,9 @@ from enum import Enum
 from vipmanager.model import Address, Claim, Claims, Observed, PlacementKind, RouteTable
 from vipmanager.plan.placement import Placement
 
+SPLIT_AFTER = 30.0
+"""Seconds after conceding until tables that are still divided mean a draw rather than a take-over in progress."""
+
 
 class Standing(Enum):
     """Who EC2 shows as the holder of a claim's target."""
@@ -66,6 +69,16 @@ def _address_holding(claim: Claim, observed: Observed) -> Holding:
     return Holding(Standing.TAKEN if holder.live else Standing.FREE, holder.eni_id, holder.seen)
 
 
+def is_split(claim: Claim, seen: Mapping[str, Holding]) -> bool:
+    """True when two pods that claimed at once hold some tables each and this one is to have them all.
+
+    Both see the other in a table of theirs, and both concede. The lower ENI id takes the claim up again.
+    """
+    others = {holding.holder for holding in seen.values() if holding.standing is Standing.TAKEN}
+    ours = any(holding.standing is Standing.OURS for holding in seen.values())
+    return ours and len(others) == 1 and claim.eni_id < min(others) and min(others).startswith("eni-")
+
+
 def update(
     claims: Claims, placements: Collection[Placement], keep: Collection[Address], observed: Observed
 ) -> dict[Address, Claim]:
@@ -103,11 +116,12 @@ def _look(claim: Claim, observed: Observed) -> Claim:
     """Fold what EC2 shows into a claim whose address is on the pod."""
     seen = holdings(claim, observed)
     if claim.conceded_to:
-        if not seen or any(h.standing in (Standing.TAKEN, Standing.UNKNOWN) for h in seen.values()):
-            return claim
-        return replace(claim, since=min(h.seen for h in seen.values()), held={}, conceded_to="")
+        free = seen and all(h.standing in (Standing.OURS, Standing.FREE) for h in seen.values())
+        if free or (is_split(claim, seen) and min(h.seen for h in seen.values()) >= claim.conceded_at + SPLIT_AFTER):
+            return replace(claim, since=min(h.seen for h in seen.values()), held={}, conceded_to="", conceded_at=0.0)
+        return claim
     for target, holding in seen.items():
         if holding.standing is Standing.TAKEN and holding.seen > claim.held.get(target, float("inf")):
-            return replace(claim, conceded_to=holding.holder)
+            return replace(claim, conceded_to=holding.holder, conceded_at=observed.at)
     held = {target: holding.seen for target, holding in seen.items() if holding.ours_since(claim.since)}
     return replace(claim, held={**claim.held, **held})

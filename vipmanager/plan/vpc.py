@@ -20,7 +20,7 @@ from vipmanager.model import (
     SetRoute,
     UnassignAddress,
 )
-from vipmanager.plan.claims import Holding, Standing, holdings
+from vipmanager.plan.claims import SPLIT_AFTER, Holding, Standing, holdings, is_split
 
 WITHDRAW_ROUTES_AFTER = 10.0
 """Seconds between an address leaving the pod and the end of its routes.
@@ -56,8 +56,8 @@ def plan_claims(claims: dict[Address, Claim], observed: Observed, config: Config
         claim = claims[address]
         if claim.vanished is None and not claim.conceded_to and not _conflict(claim, destinations, draft):
             _pursue(claim, observed, draft)
-        elif claim.conceded_to and claim.kind is PlacementKind.ENI_ADDRESS:
-            _ask_for_holder(claim, observed, draft)
+        elif claim.conceded_to:
+            _watch_holder(claim, observed, draft)
     wanted = {claim.destination for claim in destinations.values() if claim.kind is not PlacementKind.ENI_ADDRESS}
     done = [
         address
@@ -131,8 +131,16 @@ def _take_address(claim: Claim, holding: Holding, draft: Draft) -> None:
         draft.actions.append(AssignAddress(claim.eni_id, claim.address))
 
 
-def _ask_for_holder(claim: Claim, observed: Observed, draft: Draft) -> None:
-    if holdings(claim, observed)[claim.eni_id].standing is Standing.UNKNOWN:
+def _watch_holder(claim: Claim, observed: Observed, draft: Draft) -> None:
+    """What it takes to know whether a conceded address still has a live holder."""
+    seen = holdings(claim, observed)
+    if _routed(claim):
+        due = claim.conceded_at + SPLIT_AFTER
+        if is_split(claim, seen) and observed.at < due:
+            draft.wake(due)
+        elif is_split(claim, seen):
+            draft.needs.add(Need.TABLES)
+    elif seen[claim.eni_id].standing is Standing.UNKNOWN:
         draft.needs.add(Need.HOLDERS if claim.eni_id in observed.states else Need.STATES)
 
 

@@ -1,0 +1,214 @@
+"""What can be made to go wrong with EC2, from a test or a bench: deterministic, and thread-safe."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from lab.ec2.auth import Credentials
+from lab.ec2.errors import Ec2Error
+from lab.ec2.params import Params
+
+_DEFAULT_CODES = {500: "InternalError", 503: "Unavailable"}  # errors-overview, "Server error codes"
+
+
+class ConnectionLost(Exception):
+    """The connection is to be dropped without an answer."""
+
+
+@dataclass
+class _Planned:
+    """Something that is to happen to the next `times` calls (None: all) that match."""
+
+    action: str
+    kind: str
+    times: int | None
+    when: Callable[[Params], bool] | None = None
+    error: Ec2Error | None = None
+    seconds: float = 0.0
+    callback: Callable[[Params], None] | None = None
+
+    def matches(self, action: str, request: Params) -> bool:
+        return fnmatchcase(action, self.action) and (self.when is None or self.when(request))
+
+
+@dataclass
+class _Bucket:
+    """A token bucket, full at first."""
+
+    size: float
+    refill: float  # tokens/s
+    tokens: float = field(init=False)
+    filled: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.tokens = self.size
+
+    def take(self) -> bool:
+        now = time.monotonic()
+        self.tokens = min(self.size, self.tokens + (now - self.filled) * self.refill)
+        self.filled = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+class Faults:
+    """Faults of the endpoint. An `action` is an API action, or a pattern of them ("Assign*", "*").
+
+    `times` is how many of the next matching calls are hit, None: every one until `clear`. `when` is asked with the
+    call's flat parameters, and a call it says no to is passed over and not counted.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._planned: list[_Planned] = []
+        self._denied: list[tuple[str, str | None]] = []
+        self._throttles: list[tuple[str, int, float]] = []
+        self._buckets: dict[tuple[str, int], _Bucket] = {}  # (action, index of the throttle)
+        self._reachable = threading.Event()
+        self._reachable.set()
+
+    # To be called by tests -------------------------------------------------------------------------------------------
+
+    def deny(self, *iam_actions: str, access_key: str | None = None) -> None:
+        """Refuse these IAM actions ("ec2:ReplaceRoute", "ec2:*", "sts:AssumeRole"), to one key or to all."""
+        with self._lock:
+            self._denied += [(each, access_key) for each in iam_actions]
+
+    def allow_all(self) -> None:
+        """Undo every `deny`."""
+        with self._lock:
+            self._denied.clear()
+
+    def fail(
+        self,
+        action: str,
+        code: str | None = None,
+        *,
+        times: int | None = 1,
+        status: int = 503,
+        when: Callable[[Params], bool] | None = None,
+        message: str = "The lab was told to fail this call.",
+    ) -> None:
+        """Answer with an error, before anything is applied."""
+        error = Ec2Error(code or _DEFAULT_CODES.get(status, "InternalError"), message, status)
+        self._plan(_Planned(action, "fail", times, when, error=error))
+
+    def fail_after(self, action: str, *, times: int | None = 1, when: Callable[[Params], bool] | None = None) -> None:
+        """Apply the call, and lose the answer: the connection is reset."""
+        self._plan(_Planned(action, "fail_after", times, when))
+
+    def reset(self, action: str, times: int | None = 1, *, when: Callable[[Params], bool] | None = None) -> None:
+        """Reset the connection before the call is applied."""
+        self._plan(_Planned(action, "reset", times, when))
+
+    def hang(
+        self,
+        action: str,
+        seconds: float,
+        times: int | None = 1,
+        *,
+        when: Callable[[Params], bool] | None = None,
+    ) -> None:
+        """Apply the call, and answer so many seconds later."""
+        self._plan(_Planned(action, "hang", times, when, seconds=seconds))
+
+    def before(self, action: str, callback: Callable[[Params], None], *, times: int | None = 1) -> None:
+        """Call `callback(params)` just before the call is applied, with no lock held: it may use `admin()`."""
+        self._plan(_Planned(action, "before", times, callback=callback))
+
+    def throttle(self, action: str, bucket: int = 100, refill: float = 5.0) -> None:
+        """Row "too many calls": a token bucket, `refill` tokens/s, for each action that matches."""
+        with self._lock:
+            self._throttles.append((action, bucket, refill))
+
+    def block(self) -> None:
+        """Make the endpoint unreachable: connections are accepted, requests never applied nor answered."""
+        self._reachable.clear()
+
+    def unblock(self) -> None:
+        """End `block`. What was waiting is dropped: it was never answered."""
+        self._reachable.set()
+
+    def clear(self) -> None:
+        """No faults any more."""
+        with self._lock:
+            self._planned.clear()
+            self._denied.clear()
+            self._throttles.clear()
+            self._buckets.clear()
+        self._reachable.set()
+
+    def _plan(self, planned: _Planned) -> None:
+        with self._lock:
+            self._planned.append(planned)
+
+    # To be called by the layer ---------------------------------------------------------------------------------------
+
+    def check_reachable(self) -> None:
+        """Wait out a `block`, then raise ConnectionLost."""
+        if not self._reachable.is_set():
+            self._reachable.wait()
+            raise ConnectionLost
+
+    def check_throttle(self, action: str) -> None:
+        """Take a token; raises RequestLimitExceeded."""
+        with self._lock:
+            for index, (pattern, size, refill) in enumerate(self._throttles):
+                if not fnmatchcase(action, pattern):
+                    continue
+                bucket = self._buckets.setdefault((action, index), _Bucket(size, refill))
+                if not bucket.take():
+                    raise Ec2Error("RequestLimitExceeded", "Request limit exceeded.", 503)
+
+    def check_allowed(self, service: str, action: str, caller: Credentials, resource: str | None) -> None:
+        """Raises UnauthorizedOperation (EC2) or AccessDenied (STS) with the text AWS gives."""
+        wanted = f"{service}:{action}"
+        with self._lock:
+            denied = any(
+                fnmatchcase(wanted, pattern) and key in (None, caller.access_key) for pattern, key in self._denied
+            )
+        if not denied:
+            return
+        why = f"User: {caller.principal} is not authorized to perform: {wanted}"
+        why += f" on resource: {resource}" if resource else ""
+        why += f" because no identity-based policy allows the {wanted} action"
+        if service == "sts":
+            raise Ec2Error("AccessDenied", why, 403)
+        raise Ec2Error("UnauthorizedOperation", f"You are not authorized to perform this operation. {why}", 403)
+
+    def before_apply(self, action: str, request: Params) -> None:
+        """Do what is planned before the call is applied."""
+        if self._next("reset", action, request):
+            raise ConnectionLost
+        if (failing := self._next("fail", action, request)) and failing.error:
+            raise failing.error
+
+    def run_callbacks(self, action: str, request: Params) -> None:
+        """Run what `before` planned."""
+        if (planned := self._next("before", action, request)) and planned.callback:
+            planned.callback(request)
+
+    def after_apply(self, action: str, request: Params) -> float:
+        """Do what is planned after it; returns the seconds to hold the answer back."""
+        if self._next("fail_after", action, request):
+            raise ConnectionLost
+        hanging = self._next("hang", action, request)
+        return hanging.seconds if hanging else 0.0
+
+    def _next(self, kind: str, action: str, request: Params) -> _Planned | None:
+        """The first of that kind that is planned for this call; counts it."""
+        with self._lock:
+            planned = next(
+                (each for each in self._planned if each.kind == kind and each.matches(action, request)), None
+            )
+            if planned is not None and planned.times is not None:
+                planned.times -= 1
+                if planned.times == 0:
+                    self._planned.remove(planned)
+            return planned

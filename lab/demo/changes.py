@@ -65,10 +65,11 @@ class Changes:
 
     def _differences(self, when: float, before: VpcState, after: VpcState) -> Iterator[Change]:
         for table_id, table in after.route_tables.items():
-            old = before.route_tables.get(table_id)
-            if old is not None and old is not table and table.vpc_id == self._vpc:
-                yield from self._routes(when, old, table)
-        changed = [(before.enis[key], eni) for key, eni in after.enis.items() if before.enis.get(key) not in (None, eni)]
+            old_table = before.route_tables.get(table_id)
+            if old_table is not None and old_table is not table and table.vpc_id == self._vpc:
+                yield from self._routes(when, old_table, table)
+        pairs = ((before.enis.get(key), eni) for key, eni in after.enis.items())
+        changed = [(old, eni) for old, eni in pairs if old is not None and old is not eni]
         yield from self._addresses(when, changed)
         for old_eni, eni in changed:
             if old_eni.source_dest_check != eni.source_dest_check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Sequence
@@ -76,8 +77,11 @@ class Traffic:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not isinstance(error, KeyboardInterrupt):  # then the lab ends the prober
+        if error is None:
             self._stop()
+        elif isinstance(error, Exception):  # when interrupted, the lab ends the prober with everything else
+            with contextlib.suppress(Failed):  # the first failure says more
+                self._stop()
 
     def answered(self, target: str, after: float) -> float:
         """Wait for the answer to a packet sent after a time.monotonic(); when it arrived. Raises Failed."""

@@ -1,0 +1,62 @@
+"""The table at the end of the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lab.demo.timeline import Timeline, milliseconds
+
+_HEADINGS = ("", "", "packets", "without", "until the pod", "vipmanager's", "EC2")
+_HEADINGS_2 = ("", "", "lost", "service", "(address) was there", "part", "calls")
+_WIDTHS = (24, 24, 9, 10, 21, 14, 7)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One move of addresses; times in seconds, those of the address that was without service longest.
+
+    `failure` says what went wrong; then there are no numbers. A first start has neither `lost` nor `before`.
+    """
+
+    act: str
+    move: str
+    lost: int | None = None
+    before: float | None = None
+    own: float | None = None
+    calls: int | None = None
+    failure: str = ""
+
+
+def show(timeline: Timeline, rows: Sequence[Row]) -> None:
+    """Print the rows, and whether all traffic that should flow did."""
+    timeline.title("Summary")
+    timeline.line()
+    for headings in (_HEADINGS, _HEADINGS_2):
+        timeline.line(_aligned(headings), "bold")
+    for row in rows:
+        timeline.line(_aligned(tuple(_cells(row))), "red" if row.failure else "")
+    timeline.line()
+    failures = [row for row in rows if row.failure]
+    for row in failures:
+        timeline.note(f"{row.act}, {row.move}: {row.failure}", "red")
+    if not failures:
+        timeline.note("All traffic that should flow did, and no packet was lost outside of the moves.", "green")
+
+
+def _cells(row: Row) -> Iterator[str]:
+    yield row.act
+    yield row.move
+    if row.failure:
+        yield "FAILED"
+        return
+    yield "-" if row.lost is None else str(row.lost)
+    yield "-" if row.before is None or row.own is None else milliseconds(row.before + row.own)
+    yield "-" if row.before is None else milliseconds(row.before)
+    yield "-" if row.own is None else milliseconds(row.own)
+    yield "-" if row.calls is None else str(row.calls)
+
+
+def _aligned(cells: Sequence[str]) -> str:
+    columns = zip(cells, _WIDTHS, range(len(_WIDTHS)), strict=False)
+    return ("  " + "".join(text.ljust(width) if number < 2 else text.rjust(width) for text, width, number in columns)).rstrip()

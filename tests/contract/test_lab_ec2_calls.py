@@ -1,0 +1,88 @@
+"""The lab's EC2 over HTTP: the rows of EC2-SEMANTICS.md on every call, and credentials."""
+
+from __future__ import annotations
+
+import http.client
+
+from tests.contract.lab_world import OUTSIDE, World, client, in_table, refused, until, works
+
+
+def test_dry_run_tells_whether_and_changes_nothing(world: World) -> None:
+    """Row "DryRun=True"."""
+    refused(lambda: world.create(DryRun=True), "DryRunOperation", 412)
+    assert world.route(OUTSIDE) is None
+    world.ec2.faults.deny("ec2:CreateRoute")
+    refused(lambda: world.create(DryRun=True), "UnauthorizedOperation", 403)
+
+
+def test_too_many_calls_are_throttled_by_action(world: World) -> None:
+    """Row "too many calls": a token bucket for each action, refilled with time."""
+    world.create()
+    world.ec2.faults.throttle("*Route", bucket=2, refill=10.0)
+    world.replace()
+    world.replace()
+    refused(world.replace, "RequestLimitExceeded", 503)
+    world.create("192.168.0.3/32")  # another action has a bucket of its own
+    world.table()  # and this one none
+    until(lambda: works(world.replace))
+
+
+def test_unknown_keys_are_refused(world: World) -> None:
+    stranger = client(world.ec2, keys=world.ec2.keys.add_user("stranger"))
+    stranger.describe_vpcs()
+    world.ec2.keys.forget(stranger._request_signer._credentials.access_key)
+    refused(stranger.describe_vpcs, "AuthFailure", 401)
+
+
+def test_expired_keys_are_refused(world: World) -> None:
+    session = world.ec2.keys.add_role_session("node", "i-1", lifetime=60)
+    api = client(world.ec2, keys=session)
+    api.describe_vpcs()
+    world.ec2.keys.expire(session.access_key)
+    refused(api.describe_vpcs, "RequestExpired")
+
+
+def test_unsigned_requests_are_refused(world: World) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", world.ec2.port)
+    connection.request("POST", "/", "Action=DescribeVpcs&Version=2016-11-15")
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    assert answer.status == 403
+    assert "<Response><Errors><Error><Code>MissingAuthenticationToken</Code>" in body
+    assert body.endswith("</RequestID></Response>")
+    connection.close()
+
+
+def test_an_assumed_roles_keys_work_and_are_its_own(world: World) -> None:
+    """A role for route tables in another account: `RouteTableRole`."""
+    sts = client(world.ec2, "sts")
+    assert sts.get_caller_identity()["Arn"] == world.ec2.keys.base.principal
+    role = "arn:aws:iam::210987654321:role/route-writer"
+    answer = sts.assume_role(RoleArn=role, RoleSessionName="pod-1", DurationSeconds=900)
+    assert answer["AssumedRoleUser"]["Arn"] == "arn:aws:sts::210987654321:assumed-role/route-writer/pod-1"
+    made = answer["Credentials"]
+    keys = type(world.ec2.keys.base)(
+        made["AccessKeyId"], made["SecretAccessKey"], "", "", made["SessionToken"], made["Expiration"]
+    )
+    identity = client(world.ec2, "sts", keys).get_caller_identity()
+    assert (identity["Account"], identity["Arn"]) == ("210987654321", answer["AssumedRoleUser"]["Arn"])
+    world.ec2.faults.deny("ec2:*Route", access_key=world.ec2.keys.base.access_key)
+    refused(world.create, "UnauthorizedOperation", 403)
+    client(world.ec2, keys=keys).create_route(**in_table(world.main_table, OUTSIDE), NetworkInterfaceId=world.enis[0])
+    assert world.route(OUTSIDE)["NetworkInterfaceId"] == world.enis[0]
+    world.ec2.faults.deny("sts:AssumeRole")
+    message = refused(lambda: sts.assume_role(RoleArn=role, RoleSessionName="pod-1"), "AccessDenied", 403)
+    assert message.startswith(f"User: {world.ec2.keys.base.principal} is not authorized to perform: sts:AssumeRole")
+    refused(
+        lambda: client(world.ec2, "sts", world.ec2.keys.add_role_session("x", "y", lifetime=-1)).get_caller_identity(),
+        "RequestExpired",
+    )
+
+
+def test_a_web_identity_needs_no_signature(world: World) -> None:
+    """IAM roles for service accounts: AssumeRoleWithWebIdentity is not signed."""
+    answer = client(world.ec2, "sts").assume_role_with_web_identity(
+        RoleArn="arn:aws:iam::123456789012:role/pod", RoleSessionName="pod", WebIdentityToken="eyJ0b2tlbiI6"
+    )
+    assert answer["Credentials"]["AccessKeyId"]
+    assert world.ec2.calls[-1].access_key is None

@@ -63,9 +63,9 @@ class Lab:
 
     def __enter__(self) -> Self:
         """Build it. Raises privileges.LabUnavailable where the machine does not allow it."""
-        privileges.ensure()
-        atexit.register(self.close)  # for the moment between here and the with statement's own protection
-        with interrupts.deferred():
+        with interrupts.deferred():  # ensure() too: it forks, and its child must not act on a Ctrl-C as if it were us
+            privileges.ensure()
+            atexit.register(self.close)  # for the moment between here and the with statement's own protection
             try:
                 self._build()
             except BaseException:

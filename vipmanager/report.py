@@ -166,7 +166,7 @@ class Report:
         open_actions = [action for action in plan.actions if action.key not in standing]
         open_facts = [need for need in plan.needs if ("fact", need.name) not in standing]
         undiscovered = bool(observed.pending) and ("fact", "discovery") not in standing
-        nothing_yet = not plan.claims and not plan.problems and not (standing and observed.pending)
+        nothing_yet = not _has_addresses(observed) and not (standing and observed.pending)
         if not late and (open_actions or open_facts or undiscovered or nothing_yet):
             return None
         if not fatal and not failures and not (open_actions or open_facts or nothing_yet):
@@ -194,6 +194,11 @@ class Report:
             missing=len(fatal) + len(failures) or None,
             why=f"InitTimeout of {self._config.init_timeout:g}s reached" if late else None,
         )
+
+
+def _has_addresses(observed: Observed) -> bool:
+    """Whether any interface that is an ENI's is up and has a floating address."""
+    return any(each.up and each.addresses and each.mac in observed.enis for each in observed.interfaces)
 
 
 def _seen(observed: Observed) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -39,11 +40,15 @@ def main() -> int:
         _handle_signals()
         return _play()
     except KeyboardInterrupt:
-        print("\ninterrupted; nothing is left behind", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print("\ninterrupted; nothing is left behind", file=sys.stderr)
         return 128 + (_told[0] if _told else signal.SIGINT)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    finally:
+        for number in _SIGNALS:  # what is left to do takes no time, and has an exit status already
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _play() -> int:
@@ -51,7 +56,9 @@ def _play() -> int:
 
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     timeline = Timeline(sys.stdout, _STARTED)
-    timeline.line("vipmanager: floating addresses move between workers and zones. Ctrl-C ends it and leaves nothing.", "bold")
+    timeline.line(
+        "vipmanager: floating addresses move between workers and zones. Ctrl-C ends it and leaves nothing.", "bold"
+    )
     try:
         from lab.demo import story  # imports moto and boto3, which take a second
         from lab.privileges import LabUnavailable

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from lab.demo.timeline import Event
+from lab.demo.timeline import Event, milliseconds
 from lab.ec2.state import LOCAL, Eni, RouteTable, VpcState
 from lab.lab import Lab
 
@@ -51,15 +52,12 @@ class Changes:
         grouped: dict[tuple[str, str, str], list[Change]] = {}
         for change in self._since(since):
             grouped.setdefault((change.what, change.old, change.new), []).append(change)
-        return [
-            Event(changes[-1].when, "EC2", _text(what, old, new, [each.place for each in changes]))
-            for (what, old, new), changes in grouped.items()
-        ]
+        return [Event(changes[0].when, "EC2", _text(changes)) for changes in grouped.values()]
 
     def _since(self, since: float) -> Iterator[Change]:
         with self._changed:
             states = list(self._states)
-        for (_, before), (when, after) in zip(states, states[1:], strict=False):
+        for (_, before), (when, after) in itertools.pairwise(states):
             if when >= since:
                 yield from self._differences(when, before, after)
 
@@ -99,7 +97,9 @@ class Changes:
 
 def eni_names(lab: Lab) -> Mapping[str, str]:
     """ENI ID → what the demo calls it: `a/eth1` is the ENI of device index 1 on worker a."""
-    names = {eni.eni_id: f"{worker.name}/eth{eni.device_index}" for worker in lab.workers.values() for eni in worker.enis}
+    names = {
+        eni.eni_id: f"{worker.name}/eth{eni.device_index}" for worker in lab.workers.values() for eni in worker.enis
+    }
     return names | {peer.eni.eni_id: peer.name for peer in lab.peers.values()}
 
 
@@ -114,8 +114,9 @@ def _default(table: RouteTable, destination: Network) -> str:
     return "local" if route is not None and route.target == LOCAL else "no route"
 
 
-def _text(what: str, old: str, new: str, places: Sequence[str]) -> str:
-    where = " ".join(sorted(set(filter(None, places))))
-    if what.startswith("source/dest"):
-        return f"{what} {old} → {new}  on {where}"
-    return f"{what}  {old} → {new}" + (f"  in {where}" if where else "")
+def _text(changes: Sequence[Change]) -> str:
+    text = f"{changes[0].what}  {changes[0].old} → {changes[0].new}"
+    places = sorted({change.place for change in changes if change.place})
+    if places:
+        text += f"  in {' '.join(places)}" if places[0].startswith("rt-") else f"  on {' '.join(places)}"
+    return text + (f"  within {milliseconds(changes[-1].when - changes[0].when)}" if len(changes) > 1 else "")

@@ -14,6 +14,7 @@ from lab.demo.changes import Changes
 from lab.demo.summary import Row
 from lab.demo.timeline import Event, Timeline, milliseconds
 from lab.demo.traffic import BOUND, PEER, Failed, Traffic
+from lab.ec2.layer import Call
 from lab.lab import Lab
 from lab.pod import Container, Pod
 
@@ -85,7 +86,9 @@ class Stage:
         """Start a pod, as Kubernetes and Multus would."""
         name = f"app-{next(self._pod_numbers)}"
         pod = self.lab.pod(name, worker, addresses)
-        shown = ", ".join(f"{interface} {' '.join(cidrs) or 'without an address'}" for interface, cidrs in addresses.items())
+        shown = ", ".join(
+            f"{interface} {' '.join(cidrs) or 'without an address'}" for interface, cidrs in addresses.items()
+        )
         self.timeline.say("cluster", f"pod {name} starts on worker {worker}: {shown}")
         return pod
 
@@ -96,7 +99,8 @@ class Stage:
 
     def vipmanager(self, pod: Pod, mode: str, settings: Settings) -> Run:
         """Start vipmanager in a pod."""
-        run = Run(pod, mode, pod.vipmanager([mode], settings), time.monotonic(), self.lab.ec2.mark())
+        started, mark = time.monotonic(), self.lab.ec2.mark()
+        run = Run(pod, mode, pod.vipmanager([mode], settings), started, mark)
         self._runs.append(run)
         self.timeline.tell([Event(run.started, "vipmanager", f"{mode} starts in {pod.name}")])
         return run
@@ -105,9 +109,13 @@ class Stage:
         """Wait until sidecars that have no address yet have read what they will need."""
         for run in runs:
             deadline = time.monotonic() + BOUND
-            while not {"DescribeRouteTables", "DescribeNetworkInterfaces"} <= set(self._calls(run)):
+            while not {"DescribeRouteTables", "DescribeNetworkInterfaces"} <= {
+                call.action for call in self._calls(run)
+            }:
                 if time.monotonic() > deadline or run.container.poll() is not None:
-                    raise Failed(f"the sidecar in {run.pod.name} has not read the route tables and its ENIs", run.container)
+                    raise Failed(
+                        f"the sidecar in {run.pod.name} has not read the route tables and its ENIs", run.container
+                    )
                 time.sleep(0.01)
             self.timeline.say("vipmanager", f"{run.mode} in {run.pod.name} has read EC2 and waits for addresses")
 
@@ -164,7 +172,9 @@ class Stage:
             ),
             BOUND,
         ):
-            raise Failed(f"{destination} is not routed to {eni_id} in every route table after {BOUND:g} s", run.container)
+            raise Failed(
+                f"{destination} is not routed to {eni_id} in every route table after {BOUND:g} s", run.container
+            )
         self._show_result(run, traffic, [])
 
     def show_gap(self, run: Run, traffic: Traffic, until: str = "") -> None:
@@ -176,17 +186,18 @@ class Stage:
             gaps = traffic.gaps(run.started)
         except Failed as failure:
             raise Failed(str(failure), run.container) from failure
-        worst = max(gaps, key=lambda gap: (gap.seconds, gap.first))
-        own, calls = worst.first - run.started, len(self._calls(run))
-        if worst.last is None:
-            self.rows.append(Row(*self._move, own=own, calls=calls))
+        worst = max(gaps, key=lambda gap: gap.first)
+        before, own = worst.split(run.started)
+        lost = None if before is None else worst.lost
+        self.rows.append(Row(*self._move, lost, before, own, len(self._calls(run))))
+        if before is None:
             return
         for gap in gaps:
-            self.timeline.say(PEER, f"{gap.target}: {gap.lost} packets lost, {milliseconds(gap.seconds)} without service")
-        before = run.started - worst.last
-        self.timeline.detail(f"  {milliseconds(before):>7}  until {until}")
-        self.timeline.detail(f"+ {milliseconds(own):>7}  vipmanager's part, until the first packet that was answered")
-        self.rows.append(Row(*self._move, max(gap.lost for gap in gaps), before, own, calls))
+            without = sum(filter(None, gap.split(run.started)))
+            self.timeline.say(PEER, f"{gap.target}: {gap.lost} packets lost, {without} ms without service")
+        self.timeline.detail(f"  {before:>5} ms  until {until}")
+        begin = "the start of its process" if run.mode == "init" else "then"
+        self.timeline.detail(f"+ {own:>5} ms  vipmanager's part, from {begin} to the first answer")
 
     def _show_result(self, run: Run, traffic: Traffic, events: list[Event]) -> None:
         """Tell what changed and which packets came back, then see that it stays so, from another zone too."""
@@ -194,11 +205,12 @@ class Stage:
             arrivals = {target: traffic.answered(target, run.started) for target in traffic.targets}
         except Failed as failure:
             raise Failed(str(failure), run.container) from failure
+        begin = "vipmanager was started" if run.mode == "init" else "the address was added"
         answers = [
-            Event(when, PEER, f"{target} answers, {milliseconds(when - run.started)} after {_start_of(run)}")
+            Event(when, PEER, f"{target} answers, {milliseconds(when - run.started)} after {begin}")
             for target, when in arrivals.items()
         ]
-        self.timeline.tell([*self._changes.events(run.started), *answers, *events])
+        self.timeline.tell([*self._changes.events(run.started), *self._refusals(run), *answers, *events])
         traffic.steady()
         for target in traffic.targets:
             if not self.lab.ping(OTHER_PEER, target, timeout=BOUND):
@@ -222,14 +234,21 @@ class Stage:
             raise Failed(f"{name} ended with exit status {status}", run.container)
         return ended
 
-    def _calls(self, run: Run) -> list[str]:
+    def _calls(self, run: Run) -> list[Call]:
         """The EC2 calls of a run, by the access key that each worker has for itself."""
         key = run.pod.env["AWS_ACCESS_KEY_ID"]
-        return [call.action for call in self.lab.ec2.calls_since(run.mark) if call.access_key == key]
+        return [call for call in self.lab.ec2.calls_since(run.mark) if call.access_key == key]
 
-
-def _start_of(run: Run) -> str:
-    return "vipmanager's process was started" if run.mode == "init" else "the address was added"
+    def _refusals(self, run: Run) -> list[Event]:
+        """The calls of a run that EC2 refused, the same of several route tables or ENIs as one event."""
+        grouped: dict[tuple[str, str], list[Call]] = {}
+        for call in self._calls(run):
+            if call.error:
+                grouped.setdefault((call.action, call.error), []).append(call)
+        return [
+            Event(calls[0].finished, "EC2", f"refuses {action} {len(calls)} times: {error}")
+            for (action, error), calls in grouped.items()
+        ]
 
 
 def _it(traffic: Traffic) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from ipaddress import ip_interface, ip_network
 from itertools import islice
 from pathlib import Path
@@ -14,10 +15,11 @@ from lab.demo.stage import Addresses, Settings, Stage
 from lab.demo.timeline import Timeline
 from lab.demo.traffic import INTERVAL, Failed, Traffic
 from lab.lab import Lab
+from lab.privileges import LabUnavailable
 
 LATENCY = 0.06  # seconds that each EC2 call takes
 _WORKER_C = topology.WorkerSpec("c", "us-east-2a", "nodes-a", ("multus1-a", "multus2-a"))
-_POD_STARTED = "the pod was started again (at once here; in a cluster, in Kubernetes' time)"
+_POD_STARTED = "the pod was started again (here at once)"
 _FIRST_FREE = 50  # the host number from which the last act takes addresses of a subnet
 
 Act = Callable[[Stage], None]
@@ -34,7 +36,7 @@ def pattern_1(stage: Stage) -> None:
 def sidecar(stage: Stage) -> None:
     """An address added by hand, moved to the standby pod, and back."""
     settings: Settings = {"RunAsSidecar": "True"}
-    text = "An active and a standby pod, each with a sidecar that waits for the kernel's events; the address moves by hand."
+    text = "An active and a standby pod with a sidecar each, which the kernel wakes; an address is moved by hand."
     stage.begin("2 sidecar", "2  Active and standby: vipmanager sidecar", text, settings)
     cidr, target = "192.168.0.10/32", "192.168.0.10"
     stage.begin_move("start on a and b")
@@ -47,6 +49,7 @@ def sidecar(stage: Stage) -> None:
         ("b → a", standby, active),
     ):
         stage.begin_move(move)
+        stage.timeline.line()
         with Traffic(stage.lab, [target]) as traffic:
             if source is None:
                 stage.show_unreachable(traffic)
@@ -63,7 +66,7 @@ def sidecar(stage: Stage) -> None:
 def pattern_2(stage: Stage) -> None:
     """Addresses of two floating subnets; vipmanager as init container; a failover to another zone."""
     settings = {"SubnetBasedLoopbacks": "True"}
-    text = "Each address has a subnet of the VPC to itself, with no ENI in it: a route for its whole CIDR leads to the ENI."
+    text = "Each address has a subnet of the VPC to itself: a route for the whole of its CIDR leads to the ENI."
     stage.begin("3 pattern 2, init", "3  Pattern 2: addresses in subnets of their own, vipmanager init", text, settings)
     first, second = (f"{ip_network(cidr)[2]}/32" for cidr in stage.lab.floating_subnets)
     _init_and_fail_over(stage, {"net1": [first], "net2": [second]}, settings, "a", "b")
@@ -72,8 +75,8 @@ def pattern_2(stage: Stage) -> None:
 def eni_addresses(stage: Stage) -> None:
     """Addresses of the ENI's own subnet; a failover to another worker of the zone, as a subnet has but one."""
     text = (
-        "Addresses of the ENI's own subnet become secondary addresses of the ENI; no route is needed. A subnet is in one "
-        "zone, so they move between workers a and c. EC2 moves an IPv4 address in one call, an IPv6 address in two."
+        "Addresses of the ENI's own subnet become secondary addresses of the ENI; no route is needed. A subnet is "
+        "in one zone, so they move between workers a and c: IPv4 with one call of EC2, IPv6 with two."
     )
     stage.begin("4 ENI addresses, init", "4  Addresses in the ENI's own subnet, vipmanager init", text, {})
     eni = stage.lab.workers["a"].eni(1)
@@ -110,10 +113,14 @@ def _init_and_fail_over(stage: Stage, addresses: Addresses, settings: Settings, 
 def run(timeline: Timeline, acts: Sequence[Act] = ACTS, prepare: Callable[[Lab], None] | None = None) -> int:
     """Build the lab and play the acts; the exit status. `prepare` may make the lab misbehave first.
 
-    Raises privileges.LabUnavailable, and OSError where the lab cannot be built.
+    Raises LabUnavailable where the lab cannot be built.
     """
     ipv6 = Path("/proc/sys/net/ipv6").is_dir()  # a kernel may do without
-    with Lab(latency=LATENCY, workers=(*topology.WORKERS, _WORKER_C), ipv6=ipv6) as lab:
+    with ExitStack() as stack:
+        try:
+            lab = stack.enter_context(Lab(latency=LATENCY, workers=(*topology.WORKERS, _WORKER_C), ipv6=ipv6))
+        except OSError as error:
+            raise LabUnavailable(f"The lab could not be built: {error}") from error
         if prepare is not None:
             prepare(lab)
         _introduce(lab, timeline)
@@ -126,8 +133,8 @@ def run(timeline: Timeline, acts: Sequence[Act] = ACTS, prepare: Callable[[Lab],
             stage.clear()
     summary.show(timeline, stage.rows)
     timeline.note(
-        f"EC2's latency of {LATENCY * 1000:.0f} ms a call is simulated. A pod is started again at once here; in a cluster, "
-        "add what Kubernetes takes to notice a dead worker and to start the pod elsewhere."
+        f"EC2's latency of {LATENCY * 1000:.0f} ms a call is simulated. A pod is started again at once here; in a "
+        "cluster, add what Kubernetes takes to notice a dead worker and to start the pod elsewhere."
     )
     timeline.note(f"Took {timeline.seconds:.0f} s. The lab is gone, with its processes, namespaces and files.")
     return 1 if any(row.failure for row in stage.rows) else 0
@@ -138,25 +145,29 @@ def _introduce(lab: Lab, timeline: Timeline) -> None:
     names, state = eni_names(lab), lab.ec2.state()
     timeline.line()
     for worker in lab.workers.values():
-        enis = "   ".join(f"{names[eni.eni_id]} {eni.eni_id} {eni.primary_ip}" for eni in worker.enis[1:])
-        timeline.line(f"  worker {worker.name}  {worker.availability_zone}  {enis}")
+        shown = "   ".join(f"{names[eni.eni_id]} {eni.eni_id} {eni.primary_ip}" for eni in worker.enis[1:])
+        timeline.line(f"  worker {worker.name}  {worker.availability_zone}  {shown}")
     for peer in lab.peers.values():
         zone = state.enis[peer.eni.eni_id].availability_zone
         timeline.line(f"  {peer.name:<8}  {zone}  {peer.address}")
-    enis = [eni for worker in lab.workers.values() for eni in worker.enis[1:]] + [peer.eni for peer in lab.peers.values()]
+    enis = [eni for worker in lab.workers.values() for eni in worker.enis[1:]] + [
+        peer.eni for peer in lab.peers.values()
+    ]
     for table_id in lab.route_table_ids:
-        users = [names[eni.eni_id] for eni in enis if state.table_of_subnet(eni.subnet_id) is state.route_tables[table_id]]
+        users = [
+            names[eni.eni_id] for eni in enis if state.table_of_subnet(eni.subnet_id) is state.route_tables[table_id]
+        ]
         timeline.line(f"  {table_name(state.route_tables[table_id]):<8}  {table_id}  for {' '.join(users)}")
     timeline.line()
     how = "ipvlan on the ENI" if links.has_ipvlan() else "the ENI itself, for want of ipvlan in this kernel"
     timeline.note(
-        f"Simulated: EC2, which takes {LATENCY * 1000:.0f} ms for each call, and the VPC's router, which forwards by EC2's "
-        f"current route tables and addresses. Real: vipmanager, a process for each run with Python's start in its times; "
-        f"the pods' interfaces ({how}), routes and rules; and every packet."
+        f"Simulated: EC2, which takes {LATENCY * 1000:.0f} ms for each call, and the VPC's router, which forwards by "
+        "EC2's current route tables and addresses. Real: vipmanager, a process for each run with Python's start in "
+        f"its times; the pods' interfaces ({how}), routes and rules; and every packet."
     )
     timeline.note(
-        f"peer1 sends a packet to each address every {INTERVAL * 1000:.0f} ms. Before a move and after it, each must be "
-        "answered. Times on the left are seconds since the demo's start."
+        f"peer1 sends a packet to each address every {INTERVAL * 1000:.0f} ms; before and after a move, each must be "
+        "answered. The times on the left are seconds since the demo's start."
     )
     if not state.vpcs[lab.vpc_id].ipv6_cidrs:
         timeline.note("This kernel has no IPv6, so no IPv6 address is shown.")

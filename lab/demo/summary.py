@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lab.demo.timeline import Timeline, milliseconds
+from lab.demo.timeline import Timeline
 
 _HEADINGS = ("", "", "packets", "without", "until the pod", "vipmanager's", "EC2")
 _HEADINGS_2 = ("", "", "lost", "service", "(address) was there", "part", "calls")
-_WIDTHS = (24, 24, 9, 10, 21, 14, 7)
+_WIDTHS = (24, 20, 9, 10, 21, 14, 7)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One move of addresses; times in seconds, those of the address that was without service longest.
+    """One move of addresses; times in ms. Of several addresses, the one that was without service longest.
 
     `failure` says what went wrong; then there are no numbers. A first start has neither `lost` nor `before`.
     """
@@ -22,8 +22,8 @@ class Row:
     act: str
     move: str
     lost: int | None = None
-    before: float | None = None
-    own: float | None = None
+    before: int | None = None
+    own: int | None = None
     calls: int | None = None
     failure: str = ""
 
@@ -50,13 +50,19 @@ def _cells(row: Row) -> Iterator[str]:
     if row.failure:
         yield "FAILED"
         return
-    yield "-" if row.lost is None else str(row.lost)
-    yield "-" if row.before is None or row.own is None else milliseconds(row.before + row.own)
-    yield "-" if row.before is None else milliseconds(row.before)
-    yield "-" if row.own is None else milliseconds(row.own)
-    yield "-" if row.calls is None else str(row.calls)
+    without = None if row.before is None or row.own is None else row.before + row.own
+    yield _or_dash(row.lost)
+    for milliseconds in (without, row.before, row.own):
+        yield _or_dash(milliseconds, " ms")
+    yield _or_dash(row.calls)
+
+
+def _or_dash(number: int | None, unit: str = "") -> str:
+    return "-" if number is None else f"{number}{unit}"
 
 
 def _aligned(cells: Sequence[str]) -> str:
     columns = zip(cells, _WIDTHS, range(len(_WIDTHS)), strict=False)
-    return ("  " + "".join(text.ljust(width) if number < 2 else text.rjust(width) for text, width, number in columns)).rstrip()
+    return (
+        "  " + "".join(text.ljust(width) if number < 2 else text.rjust(width) for text, width, number in columns)
+    ).rstrip()

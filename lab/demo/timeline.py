@@ -79,4 +79,4 @@ class Timeline:
 
 def milliseconds(seconds: float) -> str:
     """`612 ms`."""
-    return f"{seconds * 1000:.0f} ms"
+    return f"{round(seconds * 1000)} ms"

@@ -30,7 +30,7 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Gap:
-    """The time without answers. `last` and `first` are when the packets before and after it were sent.
+    """The time without answers: from when the last packet was sent that was answered, to the first answer after it.
 
     `last` is None where no packet had been answered before. `stray` packets were lost outside of the gap.
     """
@@ -41,25 +41,25 @@ class Gap:
     lost: int
     stray: int
 
-    @property
-    def seconds(self) -> float:
-        """How long the address was without service."""
-        return 0.0 if self.last is None else self.first - self.last
+    def split(self, at: float) -> tuple[int | None, int]:
+        """Its parts before and after a time.monotonic(), in ms; the first is None where nothing had been answered."""
+        return None if self.last is None else round((at - self.last) * 1000), round((self.first - at) * 1000)
 
 
 def find_gap(log: ProbeLog, after: float) -> Gap:
     """The longest time without answers that ended after `after`. Raises Failed where there was no answer at all."""
-    answered = [sent for sent, rtt in log.probes if rtt is not None]
+    answered = [(sent, sent + rtt) for sent, rtt in log.probes if rtt is not None]
     if not answered:
         raise Failed(f"no packet to {log.target} was ever answered")
-    if answered[0] > after:
-        return Gap(log.target, None, answered[0], log.lost(end=answered[0]), log.lost(start=answered[0]))
-    pairs = [pair for pair in itertools.pairwise(answered) if pair[1] > after]
+    sent, arrived = answered[0]
+    if sent > after:
+        return Gap(log.target, None, arrived, log.lost(end=sent), log.lost(start=sent))
+    pairs = [(last, first) for (last, _), first in itertools.pairwise(answered) if first[0] > after]
     if not pairs:
         raise Failed(f"no packet to {log.target} was answered any more")
-    last, first = max(pairs, key=lambda pair: pair[1] - pair[0])
-    lost = log.lost(last, first)
-    return Gap(log.target, last, first, lost, log.lost() - lost)
+    last, (sent, arrived) = max(pairs, key=lambda pair: pair[1][0] - pair[0])
+    lost = log.lost(last, sent)
+    return Gap(log.target, last, arrived, lost, log.lost() - lost)
 
 
 class Traffic:

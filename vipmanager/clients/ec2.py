@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 from vipmanager import __version__
 from vipmanager.clients.ec2_errors import failure
@@ -195,8 +196,11 @@ class Ec2Client:
 
     def _make_client(self, name: str) -> Any:
         from botocore.config import Config
+        from botocore.exceptions import NoCredentialsError
 
         session = self._open_session()
+        if session.get_credentials() is None:  # a client made now would stay without them when they come
+            raise NoCredentialsError
         region = self._region()
         if name == "routes":
             session = self._assume_role(session, region)
@@ -208,7 +212,13 @@ class Ec2Client:
             retries={"total_max_attempts": 1, "mode": "standard"},
             user_agent_extra=f"vipmanager/{__version__}",
         )
-        return session.create_client("ec2", region_name=region, config=config)
+        try:
+            client = session.create_client("ec2", region_name=region, config=config)
+            _ = urlsplit(client.meta.endpoint_url).port
+            return client
+        except ValueError as error:  # botocore's word for an AWS_ENDPOINT_URL that is no URL
+            wrong = Failure(ErrorKind.INVALID, "ec2", "InvalidEndpoint", str(error), "correct AWS_ENDPOINT_URL")
+            raise CallError(wrong) from error
 
     def _assume_role(self, source: Any, region: str) -> Any:
         """A session whose credentials come from the role, refreshed by botocore before they expire."""
@@ -235,6 +245,7 @@ class Ec2Client:
 def translate(error: Exception, operation: str, resource: str, role_arn: str = "") -> Failure | None:
     """The classified failure behind an SDK exception, or None when it is none of the SDK's (a bug: let it show)."""
     from botocore import exceptions
+    from botocore.parsers import ResponseParserError  # no BotoCoreError: an answer that is not EC2's, as of a proxy
 
     api = "".join(word.capitalize() for word in operation.split("_"))
     if isinstance(error, exceptions.ClientError):
@@ -259,7 +270,7 @@ def translate(error: Exception, operation: str, resource: str, role_arn: str = "
         )
     if isinstance(error, exceptions.NoRegionError):
         return Failure(ErrorKind.INVALID, f"ec2:{api}", "NoRegion", str(error), "set AWS_REGION in the container")
-    if isinstance(error, exceptions.BotoCoreError):
+    if isinstance(error, exceptions.BotoCoreError | ResponseParserError | RuntimeError):  # last: new, yet expired
         return Failure(ErrorKind.RETRY, f"ec2:{api}", type(error).__name__, f"{error} ({resource})")
     return None
 

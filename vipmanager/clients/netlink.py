@@ -32,7 +32,18 @@ RTNH_F_ONLINK = 0x4
 FR_ACT_TO_TBL = 1
 EVENT_GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-RETRY_ERRNOS = frozenset((errno.ENETDOWN, errno.ENETUNREACH, errno.ENODEV, errno.EBUSY, errno.ENOBUFS, errno.EAGAIN))
+RETRY_ERRNOS = frozenset(
+    (
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.EINTR,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENOBUFS,
+        errno.ENODEV,
+        errno.ETIMEDOUT,
+    )
+)
 
 
 def open_events() -> socket.socket:
@@ -122,9 +133,10 @@ class NetlinkClient:
         except NetlinkError as error:
             if error.code in fine:
                 return None
-            raise CallError(failure(what, error.code)) from error
+            number = error.code if error.code > 0 else errno.EINTR  # pyroute2's -1: the table changed as it was read
+            raise CallError(failure(what, number)) from error
         except OSError as error:
-            raise CallError(failure(what, error.errno or errno.EIO)) from error
+            raise CallError(failure(what, error.errno or errno.ETIMEDOUT)) from error
 
 
 def failure(what: str, number: int) -> Failure:

@@ -109,7 +109,8 @@ def _pursue(claim: Claim, observed: Observed, draft: Draft) -> None:
     holding = holdings(claim, observed)[claim.eni_id]
     state = observed.states.get(claim.eni_id)
     if state is None:
-        draft.needs.add(Need.STATES)
+        # IPv6 will need its holder too: asked for in the same round trip, because a take-over waits for it
+        draft.needs |= {Need.STATES} if claim.address.version == 4 else {Need.STATES, Need.HOLDERS}
     elif claim.address not in state.primary and not holding.ours_since(claim.since):
         _take_address(claim, holding, draft)
 

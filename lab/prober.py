@@ -120,6 +120,8 @@ class Prober:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
+                if not line.endswith("\n"):  # it was killed
+                    break
                 with self._condition:
                     if line.startswith("{"):
                         self._final = json.loads(line)

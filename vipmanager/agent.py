@@ -44,6 +44,7 @@ class Outside:
     ec2: Ec2Port
     clock: Callable[[], float]
     random: Callable[[], float] = random.random
+    settled: Callable[[], None] = lambda: None  # told once, when the start-up's work is done
 
 
 class Agent:
@@ -67,6 +68,7 @@ class Agent:
         self._rediscover_at: float | None = None
         self._answered: set[Key] = set()
         self._kernel_changed = True
+        self._settled = False
         self._stopping = False
 
     def stop(self) -> None:
@@ -86,6 +88,9 @@ class Agent:
             code = self._finished()
             if code is not None:
                 return code
+            if not self._settled and not self._jobs.running:
+                self._settled = True
+                self._outside.settled()
             self._kernel_changed |= self._watch.wait(self._wake_at())
         return self._stop()
 
@@ -111,6 +116,8 @@ class Agent:
         key = done.keys[0]
         if done.failure is not None:
             self._report.failed(key, self._retries.failed(key, done.failure, now))
+            if self._sidecar:
+                self._refresh |= {need for need in Need if key == ("fact", need.name)}
             return
         done.subject(done.value)
         self._answered.add(key)
@@ -122,6 +129,9 @@ class Agent:
                 self._report.applied(action)
                 self._view.wrote(action, now)
                 self._verify_at = now + SETTLE
+                continue
+            if len(done.subject) > 1 and done.failure.kind is not ErrorKind.RETRY:  # one of them spoils it for all
+                self._retries.alone(action.key, done.failure, now)
                 continue
             retry = self._retries.failed(action.key, done.failure, now)
             self._report.failed(action.key, retry, action, self._view.fullness(action))
@@ -211,7 +221,7 @@ class Agent:
         for batch in batches(calls, alone=lambda key: self._retries.get(key) is not None):  # type: ignore[arg-type]
             keys = tuple(action.key for action in batch)
             self._jobs.submit(keys, batch, partial(apply_vpc, self._outside.ec2, batch))
-        self._retries.keep({action.key for action in self._plan.actions} | self._fact_keys())
+        self._retries.keep({action.key for action in self._plan.actions} | self._fact_keys() | self._jobs.running)
 
     def _ready(self, key: Key, now: float) -> bool:
         return key not in self._jobs.running and self._retries.due(key, now)
@@ -268,7 +278,10 @@ class Agent:
         return lambda: ec2.enis_holding(vpc_id, addresses), lambda found: view.learn_holders(found, addresses, now)
 
     def _fact_keys(self) -> set[Key]:
-        return {ENIS, KERNEL, *(("fact", need.name) for need in Need)}
+        """The facts that are asked for; a failure to get another one is forgotten, and nobody waits for its turn."""
+        pending = {ENIS} if self._view.observed().pending else set()
+        needs = self._plan.needs | self._refresh if self._eni_ids() else ()
+        return {KERNEL, *pending, *(("fact", need.name) for need in needs)}
 
     # wait, end
 

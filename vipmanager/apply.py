@@ -7,7 +7,7 @@ import random
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vipmanager.errors import CallError, ErrorKind, Failure
@@ -79,6 +79,10 @@ class RetryBook:
         retry = Retry(attempts, now + backoff.delay(attempts, self._draw), failure)
         self._retries[key] = retry
         return retry
+
+    def alone(self, key: Key, failure: Failure, now: float) -> None:
+        """Its batch was refused as a whole: it is due at once, by itself, and has not failed until then."""
+        self._retries[key] = Retry(0, now, replace(failure, kind=ErrorKind.RETRY))
 
     def succeeded(self, key: Key) -> None:
         """Forget its failures."""

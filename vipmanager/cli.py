@@ -113,11 +113,19 @@ def run(config: Config, sidecar: bool, on_stop: Callable[[Callable[[], None]], N
     imds = ImdsClient(os.environ)
     ec2 = Ec2Client(lambda: region(os.environ, imds), config.route_table_role)
     watch = Watch(open_events(), time.monotonic)
-    outside = Outside(NetlinkClient(), imds, ec2, time.monotonic)
+    outside = Outside(NetlinkClient(), imds, ec2, time.monotonic, settled=_collect_garbage_again)
     store = ClaimStore(config.state_dir, pod_life(), needed=sidecar)
     agent = Agent(config, outside, watch, store, sidecar=sidecar)
     on_stop(agent.stop)
     return agent.run()
+
+
+def _collect_garbage_again() -> None:
+    """The entrypoint turns it off for the start-up; what was loaded since will never be garbage."""
+    import gc
+
+    gc.freeze()
+    gc.enable()
 
 
 def region(environment: Mapping[str, str], imds: object) -> str:

@@ -39,10 +39,15 @@ class TagSelector:
 
     def matches(self, tags: Mapping[str, str]) -> bool:
         """True when every wanted tag is there."""
-        return all(key in tags and (value is None or fnmatchcase(tags[key], value)) for key, value in self.tags)
+        return all(key in tags and (value is None or _like(tags[key], value)) for key, value in self.tags)
 
     def __str__(self) -> str:
         return ",".join(key if value is None else f"{key}={value}" for key, value in self.tags) or "ALL"
+
+
+def _like(text: str, pattern: str) -> bool:
+    """EC2's wildcards are * and ?; a bracket, which fnmatch knows as well, means itself."""
+    return fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,10 @@ import socket
 from collections.abc import Callable
 
 BURST = 0.02
-"""Seconds for which the events of a burst are gathered before one look at the kernel."""
+"""Seconds for which the events of a burst are gathered, at most, before one look at the kernel."""
+
+QUIET = 0.005
+"""Seconds without an event after which a burst is over: a single address should not wait for others."""
 
 
 class Watch:
@@ -39,10 +42,9 @@ class Watch:
         if self._events is None or self._events.fileno() not in ready:
             return False
         end = self._clock() + BURST
-        while self._clock() < end:
+        while ready and self._read_end not in ready and self._clock() < end:
             self._drain_events()
-            if self._read_end in self._ready(end):
-                break
+            ready = self._ready(min(end, self._clock() + QUIET))
         self._drain_events()
         return True
 

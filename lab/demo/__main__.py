@@ -9,16 +9,25 @@ import sys
 import time
 from types import FrameType
 
+
+class Interrupted(KeyboardInterrupt):
+    """Raised in the place of a plain KeyboardInterrupt.
+
+    When that passes through an exec() of text, as dataclasses use it, the interpreter remembers it and in the end kills
+    itself by SIGINT, whoever caught it (unhandled_keyboard_interrupt in CPython's pythonrun.c).
+    """
+
+
 _STARTED = time.monotonic()
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _told: list[int] = []
 
 
-def _on_interrupt(_number: int, _frame: FrameType | None) -> None:
+def _on_interrupt(number: int, _frame: FrameType | None) -> None:
     """SIGINT, which the lab holds back while it builds and tears down: end, once."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    _ignore_signals()
+    _told.append(number)
+    raise Interrupted
 
 
 def _on_other(number: int, _frame: FrameType | None) -> None:
@@ -27,11 +36,22 @@ def _on_other(number: int, _frame: FrameType | None) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
+def _check() -> None:
+    """End if told to: what the handler raises is lost when it happens to run in a finalizer or a weakref's callback."""
+    if _told:
+        raise Interrupted
+
+
 def _handle_signals() -> None:
     signal.signal(signal.SIGINT, _on_interrupt)
     for number in _SIGNALS[1:]:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _on_other)
+
+
+def _ignore_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def main() -> int:
@@ -42,26 +62,27 @@ def main() -> int:
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):  # the terminal may be gone
             print("\ninterrupted; nothing is left behind", file=sys.stderr)
-        return 128 + (_told[0] if _told else signal.SIGINT)
+        return 128 + (_told or [signal.SIGINT])[0]
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     finally:
-        for number in _SIGNALS:  # what is left to do takes no time, and has an exit status already
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_signals()  # what is left to do takes no time, and has an exit status already
 
 
 def _play() -> int:
+    from lab import interrupts
     from lab.demo.timeline import Timeline
 
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-    timeline = Timeline(sys.stdout, _STARTED)
+    timeline = Timeline(sys.stdout, _STARTED, _check)
     timeline.line(
         "vipmanager: floating addresses move between workers and zones. Ctrl-C ends it and leaves nothing.", "bold"
     )
     try:
-        from lab.demo import story  # imports moto and boto3, which take a second
-        from lab.privileges import LabUnavailable
+        with interrupts.deferred():  # they take a second, but imports have weakref callbacks: see _check()
+            from lab.demo import story
+            from lab.privileges import LabUnavailable
     except ModuleNotFoundError as error:
         timeline.note(f"The lab needs {error.name}, which is not installed: `make demo` installs what it needs.", "red")
         return 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -28,10 +28,14 @@ class Event:
 
 
 class Timeline:
-    """Prints to a stream. Times are shown in seconds since `started`, a time.monotonic()."""
+    """Prints to a stream. Times are shown in seconds since `started`, a time.monotonic().
 
-    def __init__(self, stream: TextIO, started: float) -> None:
+    `check` is called before each line, and may raise what ends the story.
+    """
+
+    def __init__(self, stream: TextIO, started: float, check: Callable[[], None] = lambda: None) -> None:
         self._stream = stream
+        self._check = check
         self._started = started
         self._colour = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
@@ -71,6 +75,7 @@ class Timeline:
 
     def line(self, text: str = "", style: str = "") -> None:
         """Print one line as it is."""
+        self._check()
         print(self._styled(text, style), file=self._stream, flush=True)
 
     def _styled(self, text: str, style: str) -> str:

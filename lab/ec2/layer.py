@@ -112,6 +112,13 @@ class Layer:
         except Ec2Error as error:
             return error.status, self._refusal(service, error)
 
+    def close(self) -> None:
+        """Forget the account. Calls under way lose their connection."""
+        self.closed.set()
+        self.faults.unblock()
+        with self._lock:
+            self.moto.forget()
+
     def _caller(self, headers: Message[str, str], action: str) -> tuple[Credentials | None, str]:
         if action in sts.UNSIGNED and not headers.get("Authorization"):
             return None, "sts"
@@ -141,6 +148,7 @@ class Layer:
         if action in LISTINGS:
             return ec2_answer(action, self.reads.answer(action, flat, self._state_at(lag)), request_id)
         with self._lock:
+            self._check_open()
             try:
                 if write := _WRITES.get(action):
                     body = ec2_answer(action, write(self._world, flat), request_id)
@@ -188,6 +196,12 @@ class Layer:
     def _wait(self, seconds: float) -> None:
         if seconds > 0:
             self.closed.wait(seconds)
+            self._check_open()
+
+    def _check_open(self) -> None:
+        """A call that was under way when the account was forgotten is neither applied nor answered."""
+        if self.closed.is_set():
+            raise ConnectionLost
 
     def _resource(self, service: str, action: str, flat: Params) -> str | None:
         """The ARN that a refusal names; describes have none."""

@@ -54,11 +54,9 @@ class LabEc2:
 
     def close(self) -> None:
         """Stop serving, and forget the account. May be called again."""
-        self._layer.closed.set()
-        self._layer.faults.unblock()
+        self._layer.close()
         while self._servers:
             self._servers.pop().stop()
-        self._layer.moto.forget()
 
     def __enter__(self) -> LabEc2:
         return self

@@ -93,16 +93,15 @@ def remedy(kind: ErrorKind, operation: str, code: str, service: str, resource: s
     if code in CREDENTIAL_CODES:
         return "AWS does not accept the credentials themselves; check the role of the service account and the clock"
     if kind is ErrorKind.DENIED:
-        return (
-            f"allow {service}:{operation} on {resource_arn(resource)} in the IAM policy of the role that this pod uses"
-        )
+        on = "*" if operation.startswith("Describe") else resource_arn(resource)
+        return f"allow {service}:{operation} on {on} in the IAM policy of the role that this pod uses"
     if kind is ErrorKind.LIMIT:
         return QUOTAS.get(code, "raise that quota in Service Quotas")
     return ""
 
 
 def resource_arn(resource: str) -> str:
-    """The Resource of an IAM statement for an id; `*` for what has none (Describe actions take no resource)."""
+    """The Resource of an IAM statement for an id; `*` for what has none."""
     if resource.startswith("arn:"):
         return resource
     kind = {"rtb": "route-table", "eni": "network-interface"}.get(resource.partition("-")[0])

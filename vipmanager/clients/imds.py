@@ -36,7 +36,7 @@ class ImdsClient:
     def __init__(self, environment: Mapping[str, str], timeout: float = TIMEOUT) -> None:
         endpoint = environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "").strip()
         ipv6 = environment.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "").lower() == "ipv6"
-        self._endpoint = urlsplit(endpoint or (IPV6_ENDPOINT if ipv6 else DEFAULT_ENDPOINT))
+        self._endpoint = endpoint or (IPV6_ENDPOINT if ipv6 else DEFAULT_ENDPOINT)
         self._disabled = environment.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
         self._timeout = timeout
         self._lock = threading.Lock()
@@ -96,7 +96,7 @@ class ImdsClient:
                 if not self._token:
                     self._token = self._fetch_token()
                 status, text = self._request("GET", path, {"X-aws-ec2-metadata-token": self._token})
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, ValueError) as error:  # the last: the endpoint is no URL
                 self._close()
                 if last:
                     unreachable = _failure(ErrorKind.RETRY, type(error).__name__, f"{path}: {error}")
@@ -122,10 +122,12 @@ class ImdsClient:
 
     def _request(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str]:
         started = monotonic()
+        endpoint = urlsplit(self._endpoint)
         if self._connection is None:
-            host, port = self._endpoint.hostname or "", self._endpoint.port
-            self._connection = http.client.HTTPConnection(host, port, timeout=self._timeout)
-        self._connection.request(method, self._endpoint.path.rstrip("/") + path, headers=dict(headers))
+            self._connection = http.client.HTTPConnection(
+                endpoint.hostname or "", endpoint.port or 80, timeout=self._timeout
+            )
+        self._connection.request(method, endpoint.path.rstrip("/") + path, headers=dict(headers))
         response = self._connection.getresponse()
         text = response.read().decode("utf-8", "replace")
         event(log, logging.DEBUG, "imds", method=method, path=path, status=response.status, took=monotonic() - started)

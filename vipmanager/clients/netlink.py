@@ -136,7 +136,8 @@ class NetlinkClient:
             number = error.code if error.code > 0 else errno.EINTR  # pyroute2's -1: the table changed as it was read
             raise CallError(failure(what, number)) from error
         except OSError as error:
-            raise CallError(failure(what, error.errno or errno.ETIMEDOUT)) from error
+            number = errno.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno or errno.EIO
+            raise CallError(failure(what, number)) from error
 
 
 def failure(what: str, number: int) -> Failure:

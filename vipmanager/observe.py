@@ -58,6 +58,7 @@ class View:
         self._holders: dict[Address, Holder] = {}
         self._route_writes: dict[tuple[str, Network], tuple[Route | None, float]] = {}
         self._address_writes: dict[tuple[str, Address], tuple[bool, float]] = {}
+        self._checks_off: dict[str, float] = {}
 
     def observed(self) -> Observed:
         """An immutable snapshot; edge tables and tables that the tag does not select are left out."""
@@ -115,11 +116,12 @@ class View:
                 elif present != (address in addresses):
                     self._ask_again(written + SETTLE)
                     _set_present(addresses, address, present, written)
+            check_off = seen < self._checks_off.get(description.id, float("-inf")) + SETTLE
             self._states[description.id] = EniState(
                 description.id,
                 addresses,
                 description.primary,
-                description.source_dest_check,
+                description.source_dest_check and not check_off,
                 description.live,
                 seen,
             )
@@ -143,8 +145,10 @@ class View:
         elif isinstance(action, UnassignAddress):
             self._note_address(action.eni_id, action.address, False, now)
             self._holders[action.address] = Holder("", False, False, now)
-        elif isinstance(action, DisableSourceDestCheck) and action.eni_id in self._states:
-            self._states[action.eni_id] = replace(self._states[action.eni_id], source_dest_check=False)
+        elif isinstance(action, DisableSourceDestCheck):
+            self._checks_off[action.eni_id] = now
+            if action.eni_id in self._states:
+                self._states[action.eni_id] = replace(self._states[action.eni_id], source_dest_check=False)
 
     def doubt(self, action: Action) -> None:
         """A write found the world other than we thought: forget what it relied on, so that it is read again."""

@@ -68,9 +68,11 @@ class Timeline:
         self.line(" " * _TEXT + text)
 
     def note(self, text: str, style: str = "") -> None:
-        """Say something that has no time."""
+        """Say something that has no time. Of an item of a list, what follows its first line is indented with it."""
         for paragraph in text.splitlines():
-            for line in textwrap.wrap(paragraph, WIDTH - 2, break_on_hyphens=False) or [""]:
+            inner = paragraph.lstrip()
+            hanging = " " * (len(paragraph) - len(inner) + (2 if inner.startswith("- ") else 0))
+            for line in textwrap.wrap(paragraph, WIDTH - 2, break_on_hyphens=False, subsequent_indent=hanging) or [""]:
                 self.line(f"  {line}", style)
 
     def line(self, text: str = "", style: str = "") -> None:

@@ -43,7 +43,8 @@ def holdings(claim: Claim, observed: Observed) -> Mapping[str, Holding]:
     """What EC2 shows for each target of a claim; nothing while the route tables are not known."""
     if claim.kind is PlacementKind.ENI_ADDRESS:
         return {claim.eni_id: _address_holding(claim, observed)}
-    return {table.id: _route_holding(claim, table) for table in observed.tables or ()}
+    tables = sorted(observed.tables or (), key=lambda table: table.id)
+    return {table.id: _route_holding(claim, table) for table in tables}
 
 
 def _route_holding(claim: Claim, table: RouteTable) -> Holding:

@@ -1,0 +1,209 @@
+"""What an operator is told: when something changes, once, in words; and an init run's verdict."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+
+from tests.unit.builders import DEFAULTS, NOW, OUTSIDE, claim, claims, interface, mac, observed, table
+from vipmanager.apply import Retry
+from vipmanager.errors import ErrorKind, Failure
+from vipmanager.model import Claims, Need, Plan, Problem, SetRoute
+from vipmanager.report import Report
+
+ROUTED = f"{OUTSIDE}/32"
+ROUTE = SetRoute("rtb-1", ip_network(ROUTED), "eni-1", "eni-9", ip_address(OUTSIDE))
+HELD = observed(interface(1, OUTSIDE), tables=[table("rtb-1", {ROUTED: "eni-1"}), table("rtb-2", {ROUTED: "eni-1"})])
+CLAIM = claim(OUTSIDE, held={"rtb-1": NOW, "rtb-2": NOW})
+
+
+class Log:
+    """The events that were logged, with their facts."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self._caplog = caplog
+
+    def __call__(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Level, event and facts since the last time."""
+        found = [(record.levelname, record.getMessage(), record.__dict__["facts"]) for record in self._caplog.records]
+        self._caplog.clear()
+        return found
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Log:
+    caplog.set_level(logging.INFO, "vipmanager")
+    return Log(caplog)
+
+
+@pytest.fixture
+def report() -> Report:
+    return Report(DEFAULTS, sidecar=True)
+
+
+def decide(report: Report, after: Claims, before: Claims, seen: Any = HELD, now: float = NOW + 0.25) -> None:
+    """A round that ended with these claims."""
+    report.decided(Plan(claims=after), before, seen, now)
+
+
+def test_a_claim_is_told_when_it_is_complete_and_once(log: Log, report: Report) -> None:
+    half = observed(interface(1, OUTSIDE), tables=[table("rtb-1", {ROUTED: "eni-1"}), table("rtb-2")])
+    decide(report, claims(CLAIM), {}, half)
+    assert log() == []
+    report.applied(ROUTE)
+    decide(report, claims(CLAIM), claims(CLAIM))
+    ((level, name, facts),) = log()
+    assert (level, name) == ("INFO", "claimed")
+    expected = {"address": OUTSIDE, "placement": "host-route", "eni": "eni-1", "tables": 2, "moved_from": "eni-9"}
+    assert facts == {**expected, "took": "0.250s"}
+    decide(report, claims(CLAIM), claims(CLAIM))
+    assert log() == []
+
+
+def test_a_claim_that_is_taken_up_again_is_told_again(log: Log, report: Report) -> None:
+    decide(report, claims(CLAIM), {})
+    log()
+    given_up = replace(CLAIM, conceded_to="eni-9", conceded_at=NOW)
+    decide(report, claims(given_up), claims(CLAIM))
+    assert [(level, name) for level, name, _ in log()] == [("WARNING", "conceded")]
+    decide(report, claims(given_up), claims(given_up))
+    assert log() == []
+    decide(report, claims(CLAIM), claims(given_up))
+    assert [name for _, name, _ in log()] == ["claimed"]
+
+
+def test_the_end_of_a_claim_is_told_in_two_steps(log: Log, report: Report) -> None:
+    gone = replace(CLAIM, vanished=NOW)
+    decide(report, claims(CLAIM), {})
+    decide(report, claims(gone), claims(CLAIM))
+    decide(report, claims(gone), claims(gone))
+    decide(report, {}, claims(gone))
+    decide(report, {}, {})
+    assert [name for _, name, _ in log()] == ["claimed", "address gone", "withdrawn"]
+
+
+def test_a_problem_is_told_when_it_comes_and_not_again(log: Log, report: Report) -> None:
+    fatal, other = Problem("a", "text"), Problem("b", "text", fatal=False)
+    for problems in ((fatal, other), (other, fatal), (fatal,), (fatal, other)):
+        report.decided(Plan(problems=problems), {}, HELD, NOW)
+    assert [(level, name, facts["of"]) for level, name, facts in log()] == [
+        ("ERROR", "problem", "a"),
+        ("WARNING", "problem", "b"),
+        ("WARNING", "problem", "b"),
+    ]
+
+
+def test_interfaces_are_named_once_and_those_of_no_eni_too(log: Log, report: Report) -> None:
+    seen = observed(interface(1, OUTSIDE), interface(7), enis=observed(interface(1)).enis)
+    for state in (seen, replace(seen, foreign=frozenset({mac(7)})), replace(seen, foreign=frozenset({mac(7)}))):
+        report.discovered(state)
+    told = [(level, name, facts.get("name") or facts["interface"]) for level, name, facts in log()]
+    assert told == [("INFO", "interface", "net1"), ("WARNING", "ignored", "net7")]
+
+
+def retry(code: str = "RequestLimitExceeded", kind: ErrorKind = ErrorKind.RETRY, remedy: str = "") -> Retry:
+    """A failure."""
+    return Retry(1, NOW, Failure(kind, "ec2:CreateRoute", code, "why", remedy))
+
+
+def test_failures_of_one_reason_are_one_line(log: Log, report: Report) -> None:
+    """An outage of EC2 hits all tables at once."""
+    for number in range(48):
+        report.failed(("route", f"rtb-{number}"), retry())
+    report.flush()
+    ((level, name, facts),) = log()
+    assert (level, name, facts["others"], facts["code"]) == ("WARNING", "failed", 47, "RequestLimitExceeded")
+
+
+def test_a_failure_that_repeats_is_not_told_again_and_another_reason_is(log: Log, report: Report) -> None:
+    for code in ("Throttling", "Throttling", "Throttling", "UnauthorizedOperation", "UnauthorizedOperation"):
+        report.failed(("route", "rtb-1"), retry(code))
+        report.flush()
+    assert [facts["code"] for _, _, facts in log()] == ["Throttling", "UnauthorizedOperation"]
+
+
+def test_a_failure_tells_its_remedy_and_how_full_a_table_is(log: Log, report: Report) -> None:
+    report.failed(ROUTE.key, retry("RouteLimitExceeded", ErrorKind.LIMIT, "raise it"), ROUTE, 50)
+    report.flush()
+    ((_, _, facts),) = log()
+    assert (facts["full_with"], facts["remedy"], facts["item"]) == (50, "raise it", str(ROUTE))
+
+
+def test_recovery_is_told_of_what_had_failed(log: Log, report: Report) -> None:
+    report.failed(ROUTE.key, retry(), ROUTE)
+    report.flush()
+    report.applied(ROUTE)
+    report.applied(ROUTE)
+    report.flush()
+    report.flush()
+    assert [name for _, name, _ in log()] == ["failed", "recovered"]
+
+
+# An init run's verdict -----------------------------------------------------------------------------------------------
+
+WHOLE = Plan(claims=claims(CLAIM))
+DENIED = {ROUTE.key: retry("UnauthorizedOperation", ErrorKind.DENIED)}
+THROTTLED = {ROUTE.key: retry()}
+
+
+@pytest.mark.parametrize(
+    ("plan", "failures", "late", "verdict"),
+    [
+        (WHOLE, {}, False, 0),
+        (WHOLE, {}, True, 0),
+        (replace(WHOLE, actions=(ROUTE,)), {}, False, None),
+        (replace(WHOLE, actions=(ROUTE,)), {}, True, 1),
+        (replace(WHOLE, actions=(ROUTE,)), THROTTLED, False, None),
+        (replace(WHOLE, actions=(ROUTE,)), THROTTLED, True, 1),
+        (replace(WHOLE, actions=(ROUTE,)), DENIED, False, 1),
+        (replace(WHOLE, needs=frozenset({Need.TABLES})), {}, False, None),
+        (replace(WHOLE, needs=frozenset({Need.TABLES})), {("fact", "TABLES"): DENIED[ROUTE.key]}, False, 1),
+        (replace(WHOLE, problems=(Problem("a", "b"),)), {}, False, 1),
+        (replace(WHOLE, problems=(Problem("a", "b", fatal=False),)), {}, False, 0),
+        (replace(WHOLE, problems=(Problem("a", "b"),), actions=(ROUTE,)), {}, False, None),
+    ],
+)
+def test_the_verdict(report: Report, plan: Plan, failures: dict[Any, Retry], late: bool, verdict: int | None) -> None:
+    assert report.verdict(plan, HELD, failures, late) == verdict
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [observed(), observed(interface(1)), observed(interface(1, OUTSIDE, up=False))],
+    ids=["no interface", "no address", "down"],
+)
+def test_with_nothing_to_deliver_it_waits_and_then_says_what_it_saw(log: Log, report: Report, seen: Any) -> None:
+    assert report.verdict(Plan(), seen, {}, late=False) is None
+    assert log() == []
+    assert report.verdict(Plan(), seen, {}, late=True) == 1
+    names = {name: facts for _, name, facts in log()}
+    assert "300s" in names["nothing to deliver"]["waited"] and names["nothing to deliver"]["seen"]
+    assert "InitTimeout" in names["failed"]["why"]
+
+
+def test_while_an_interface_is_not_known_it_waits(report: Report) -> None:
+    assert report.verdict(WHOLE, replace(HELD, enis={}), {}, late=False) is None
+
+
+def test_a_failed_run_lists_exactly_what_is_missing(log: Log, report: Report) -> None:
+    plan = replace(WHOLE, problems=(Problem("10.0.0.1", "no subnet"), Problem("b", "c", fatal=False)), actions=(ROUTE,))
+    assert report.verdict(plan, HELD, DENIED, late=False) == 1
+    told = log()
+    assert [(name, facts.get("item")) for _, name, facts in told] == [
+        ("missing", "10.0.0.1"),
+        ("missing", " ".join(ROUTE.key)),
+        ("failed", None),
+    ]
+    assert told[-1][2] == {"missing": 2}
+    assert all(level == "ERROR" for level, _, _ in told)
+
+
+def test_success_names_what_was_conceded(log: Log, report: Report) -> None:
+    given_up = claims(replace(CLAIM, conceded_to="eni-9"))
+    assert report.verdict(Plan(claims=given_up), HELD, {}, late=False) == 0
+    ((_, name, facts),) = log()
+    assert (name, facts) == ("done", {"addresses": 1, "conceded": OUTSIDE})

@@ -5,6 +5,7 @@ Times are seconds of CLOCK_MONOTONIC, passed in by whoever reads the clock.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -217,8 +218,17 @@ class Problem:
         return f"{self.subject}: {self.text}"
 
 
+class Change(ABC):
+    """One thing to be done. It prints as an operator would say it."""
+
+    @property
+    @abstractmethod
+    def key(self) -> tuple[str, ...]:
+        """What it changes: two changes with one key are never under way at the same time."""
+
+
 @dataclass(frozen=True)
-class SetRoute:
+class SetRoute(Change):
     """Point `destination` in a route table at an ENI; `replaces` is the present target, empty when there is none."""
 
     table_id: str
@@ -229,7 +239,6 @@ class SetRoute:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What may not be worked on twice at a time."""
         return ("route", self.table_id, str(self.destination))
 
     def __str__(self) -> str:
@@ -238,7 +247,7 @@ class SetRoute:
 
 
 @dataclass(frozen=True)
-class DeleteRoute:
+class DeleteRoute(Change):
     """Take back a route that was last seen pointing at our ENI."""
 
     table_id: str
@@ -248,7 +257,6 @@ class DeleteRoute:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What may not be worked on twice at a time."""
         return ("route", self.table_id, str(self.destination))
 
     def __str__(self) -> str:
@@ -256,7 +264,7 @@ class DeleteRoute:
 
 
 @dataclass(frozen=True)
-class AssignAddress:
+class AssignAddress(Change):
     """Make an address a secondary address of an ENI (IPv4: taken over from any other ENI)."""
 
     eni_id: str
@@ -264,7 +272,6 @@ class AssignAddress:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What may not be worked on twice at a time."""
         return ("address", str(self.address))
 
     def __str__(self) -> str:
@@ -272,7 +279,7 @@ class AssignAddress:
 
 
 @dataclass(frozen=True)
-class UnassignAddress:
+class UnassignAddress(Change):
     """Remove an address from an ENI: to release it, or to free an IPv6 address for a take-over."""
 
     eni_id: str
@@ -281,7 +288,6 @@ class UnassignAddress:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What may not be worked on twice at a time."""
         return ("address", str(self.address))
 
     def __str__(self) -> str:
@@ -289,14 +295,13 @@ class UnassignAddress:
 
 
 @dataclass(frozen=True)
-class DisableSourceDestCheck:
+class DisableSourceDestCheck(Change):
     """Let an ENI pass packets for addresses that are not its own; routed placements need it."""
 
     eni_id: str
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What may not be worked on twice at a time."""
         return ("check", self.eni_id)
 
     def __str__(self) -> str:
@@ -304,14 +309,13 @@ class DisableSourceDestCheck:
 
 
 @dataclass(frozen=True)
-class SetPodRoute:
+class SetPodRoute(Change):
     """Add or replace a route of the pod."""
 
     route: PodRoute
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What may not be worked on twice at a time."""
         return ("pod-route", str(self.route.table), self.route.destination)
 
     def __str__(self) -> str:
@@ -320,14 +324,13 @@ class SetPodRoute:
 
 
 @dataclass(frozen=True)
-class DeletePodRoute:
+class DeletePodRoute(Change):
     """Delete a route of the pod that is ours and no longer wanted."""
 
     route: PodRoute
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What may not be worked on twice at a time."""
         return ("pod-route", str(self.route.table), self.route.destination)
 
     def __str__(self) -> str:
@@ -336,14 +339,13 @@ class DeletePodRoute:
 
 
 @dataclass(frozen=True)
-class AddPodRule:
+class AddPodRule(Change):
     """Add a source rule of the pod."""
 
     rule: PodRule
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What may not be worked on twice at a time."""
         return ("pod-rule", self.rule.source, str(self.rule.table))
 
     def __str__(self) -> str:
@@ -351,14 +353,13 @@ class AddPodRule:
 
 
 @dataclass(frozen=True)
-class DeletePodRule:
+class DeletePodRule(Change):
     """Delete a source rule of the pod that is ours and no longer wanted."""
 
     rule: PodRule
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What may not be worked on twice at a time."""
         return ("pod-rule", self.rule.source, str(self.rule.table))
 
     def __str__(self) -> str:

@@ -33,6 +33,7 @@ RESYNC_JITTER = 0.2
 ENIS: Key = ("fact", "discovery")
 WARM_UP: Key = ("warm-up",)
 KERNEL: Key = ("kernel",)
+LAST_LOOK: Key = ("fact", "last")
 
 
 @dataclass(frozen=True)
@@ -300,9 +301,9 @@ class Agent:
 
     def _finished(self) -> int | None:
         """An init run's exit code when nothing is left to do or to hope for; None while there is."""
-        if self._sidecar or self._jobs.running - {WARM_UP}:
-            return None
         late = self._outside.clock() >= self._started + self._config.init_timeout
+        if self._sidecar or (self._jobs.running - {WARM_UP} and not late):
+            return None
         return self._report.verdict(self._plan, self._view.observed(), self._retries.standing(), late)
 
     def _stop(self) -> int:
@@ -313,21 +314,23 @@ class Agent:
         told = self._outside.clock()
         deadline = told + STOP_WITHIN
         if self._config.delete_routes_on_exit and self._eni_ids():
-            self._start(("fact", "last"), *self._question(Need.TABLES, self._outside.clock()))
-            self._drain(deadline)
+            self._start(LAST_LOOK, *self._question(Need.TABLES, self._outside.clock()))
+            self._drain(deadline, {LAST_LOOK})
         released = make_release(self._view.observed(), self._claims, self._config, told)
-        for batch in batches(released, alone=lambda _: False):  # type: ignore[arg-type]
+        # Each alone: there is no time for a second attempt at what was refused together.
+        for batch in batches(released, alone=lambda _: True):  # type: ignore[arg-type]
             keys = tuple(action.key for action in batch)
             self._jobs.submit(keys, batch, partial(apply_vpc, self._outside.ec2, batch))
-        self._drain(deadline)
-        gone = {action.address for action in released if action.key not in self._jobs.running}  # type: ignore[union-attr]
+        self._drain(deadline, self._jobs.running)
+        failed = self._jobs.running | set(self._retries.standing())
+        gone = {action.address for action in released if action.key not in failed}  # type: ignore[union-attr]
         self._store.save({address: claim for address, claim in self._claims.items() if address not in gone})
         event(log, logging.INFO, "stopped", released=",".join(sorted(map(str, gone))) or "none")
         return EXIT_OK
 
-    def _drain(self, deadline: float) -> None:
-        """Wait for the calls under way, until the deadline."""
+    def _drain(self, deadline: float, keys: set[Key]) -> None:
+        """Wait for these of the calls under way, until the deadline."""
         self._collect()
-        while self._jobs.running and self._outside.clock() < deadline:
+        while self._jobs.running & keys and self._outside.clock() < deadline:
             self._watch.wait(deadline)
             self._collect()

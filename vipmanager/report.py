@@ -174,6 +174,9 @@ class Report:
             event(log, logging.INFO, "done", addresses=len(plan.claims), conceded=",".join(map(str, conceded)) or None)
             return OK
         self._failed_init(fatal, failures, observed, nothing_yet, late)
+        for action in open_actions:
+            if action.key not in failures:
+                event(log, logging.ERROR, "missing", item=action, why="still under way")
         return FAILED
 
     def _failed_init(

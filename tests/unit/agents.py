@@ -7,6 +7,9 @@ import threading
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.doubles.clock import BOUND, SkewedClock, until
 from tests.doubles.ec2 import VPC, FakeEc2
@@ -17,10 +20,12 @@ from tests.unit.builders import mac
 from vipmanager.agent import Agent, Outside
 from vipmanager.claims import ClaimStore
 from vipmanager.config import load
+from vipmanager.observe import SETTLE
 from vipmanager.watch import Watch
 
 DESCRIBES = ("route_tables", "enis", "enis_by_mac", "enis_holding", "subnets")
 WRITES = ("create_route", "replace_route", "delete_route", "assign", "unassign", "disable_source_dest_check")
+TABLES = 4
 PEER = "eni-9"
 """Another worker's ENI in subnet 1."""
 
@@ -144,3 +149,42 @@ class Pod:
     def wait(self, what: Callable[[], bool]) -> None:
         """Wait for something."""
         until(what)
+
+
+class Pods:
+    """Makes pods in one region, and ends them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.region = Region(TABLES)
+        self._directory = directory
+        self._made: list[Pod] = []
+
+    def __call__(self, *addresses: list[str], enis: tuple[str, ...] = ("eni-1", "eni-2")) -> Pod:
+        self._made.append(Pod(self.region, self._directory / enis[0], *addresses, enis=enis))
+        return self._made[-1]
+
+    def close(self) -> None:
+        """End them all."""
+        for pod in self._made:
+            pod.close()
+
+
+def events(caplog: pytest.LogCaptureFixture, *names: str) -> list[dict[str, Any]]:
+    """The facts of the events of these names."""
+    return [record.__dict__["facts"] for record in caplog.records if record.getMessage() in names]
+
+
+def settled(pod: Pod, *wanted: Callable[[], bool]) -> None:
+    """Wait for these, and for the look that confirms the writes."""
+    for what in wanted:
+        pod.wait(what)
+    mark = pod.mark()
+    pod.pass_time(SETTLE + 0.1)
+    pod.wait(lambda: answered(pod, mark, *DESCRIBES) >= 1)
+
+
+def answered(pod: Pod, mark: int, *operations: str) -> int:
+    """How many such calls since then were answered."""
+    since = pod.ec2.faults.named()[mark:]
+    done = [call for call in list(pod.ec2.faults.answered) if any(call is each for each in since)]
+    return sum(call.operation in operations for call in done)

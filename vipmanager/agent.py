@@ -61,9 +61,8 @@ class Agent:
         self._retries = RetryBook(outside.random)
         self._report = Report(config, sidecar)
         self._plan = Plan()
-        self._refresh: set[Need] = (
-            {Need.TABLES, Need.STATES} if sidecar else set()
-        )  # a standby is ready before it is due
+        # A standby's sidecar reads EC2 before it is due, so that no describe is in the way when it is.
+        self._refresh: set[Need] = {Need.TABLES, Need.STATES} if sidecar else set()
         self._verify_at: float | None = None
         self._resync_at = self._next_resync() if sidecar else None
         self._rediscover_at: float | None = None
@@ -89,10 +88,7 @@ class Agent:
             code = self._finished()
             if code is not None:
                 return code
-            if not self._settled and not self._jobs.running:
-                self._settled = True
-                self._outside.settled()
-            self._kernel_changed |= self._watch.wait(self._wake_at())
+            self._wait()
         return self._stop()
 
     def _warm_up(self) -> None:
@@ -274,7 +270,7 @@ class Agent:
         if need is Need.SUBNETS:
             return lambda: ec2.subnets(vpc_id), lambda subnets: setattr(view, "subnets", subnets)
         if need is Need.STATES:
-            return lambda: ec2.enis(ids), lambda found: view.learn_states(found, now)
+            return lambda: ec2.enis(ids), lambda found: view.learn_states(found, ids, now)
         addresses = [a for a, claim in self._claims.items() if claim.kind is PlacementKind.ENI_ADDRESS]
         return lambda: ec2.enis_holding(vpc_id, addresses), lambda found: view.learn_holders(found, addresses, now)
 
@@ -285,6 +281,13 @@ class Agent:
         return {KERNEL, *pending, *(("fact", need.name) for need in needs)}
 
     # wait, end
+
+    def _wait(self) -> None:
+        """Sleep until the kernel, a finished call, a timer or a signal says that there may be something to do."""
+        if not self._settled and not self._jobs.running:
+            self._settled = True
+            self._outside.settled()
+        self._kernel_changed |= self._watch.wait(self._wake_at())
 
     def _wake_at(self) -> float | None:
         keys = {action.key for action in self._plan.actions} | self._fact_keys()

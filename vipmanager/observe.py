@@ -104,8 +104,10 @@ class View:
                 self._ask_again(written + SETTLE)
                 self._lay_route(table, destination, route)
 
-    def learn_states(self, descriptions: Iterable[EniDescription], seen: float) -> None:
-        """A describe's answer for the worker's ENIs, with our own recent writes laid over it."""
+    def learn_states(self, descriptions: Iterable[EniDescription], asked: Collection[str], seen: float) -> None:
+        """A describe's answer for the worker's ENIs, with our own recent writes laid over it; absent ones are gone."""
+        for eni_id in asked:
+            self._states.pop(eni_id, None)
         for description in descriptions:
             addresses = dict.fromkeys(description.addresses, seen)
             for (eni_id, address), (present, written) in list(self._address_writes.items()):

@@ -79,7 +79,7 @@ class Driver:
         if Need.SUBNETS in needs:
             self.view.subnets = self.ec2.subnets(VPC)
         if Need.STATES in needs:
-            self.view.learn_states(self.ec2.enis(enis), now)
+            self.view.learn_states(self.ec2.enis(enis), enis, now)
         if Need.HOLDERS in needs:
             asked = [each for each, claim in self.claims.items() if claim.kind is PlacementKind.ENI_ADDRESS]
             self.view.learn_holders(self.ec2.enis_holding(VPC, asked), asked, now)

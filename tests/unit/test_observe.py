@@ -135,7 +135,7 @@ def test_other_routes_of_a_table_are_kept(view: View) -> None:
 
 
 def test_a_state_tells_addresses_and_when_they_were_seen(view: View) -> None:
-    view.learn_states([described(str(OWN), check=True)], NOW)
+    view.learn_states([described(str(OWN), check=True)], ["eni-1"], NOW)
     state = view.observed().states["eni-1"]
     assert state.addresses == {ip_address("10.10.1.10"): NOW, OWN: NOW}
     assert (state.primary, state.source_dest_check, state.seen) == ({ip_address("10.10.1.10")}, True, NOW)
@@ -145,30 +145,30 @@ def test_a_state_tells_addresses_and_when_they_were_seen(view: View) -> None:
 def test_a_lagging_describe_does_not_overrule_an_address_we_wrote(view: View, assigned: bool) -> None:
     before, after = ([], [str(OWN)]) if assigned else ([str(OWN)], [])
     action: Action = AssignAddress("eni-1", OWN) if assigned else UnassignAddress("eni-1", OWN, "")
-    view.learn_states([described(*before)], NOW)
+    view.learn_states([described(*before)], ["eni-1"], NOW)
     view.wrote(action, NOW + 1)
     assert (OWN in view.observed().states["eni-1"].addresses) is assigned
-    view.learn_states([described(*before)], NOW + 2)
+    view.learn_states([described(*before)], ["eni-1"], NOW + 2)
     assert (OWN in view.observed().states["eni-1"].addresses) is assigned
     assert view.recheck_at == NOW + 1 + SETTLE
-    view.learn_states([described(*before)], NOW + 1 + SETTLE)
+    view.learn_states([described(*before)], ["eni-1"], NOW + 1 + SETTLE)
     assert (OWN in view.observed().states["eni-1"].addresses) is not assigned
-    view.learn_states([described(*after)], NOW + 2 + SETTLE)
+    view.learn_states([described(*after)], ["eni-1"], NOW + 2 + SETTLE)
     assert (OWN in view.observed().states["eni-1"].addresses) is assigned
 
 
 def test_the_check_that_we_turned_off_is_known_to_be_off(view: View) -> None:
-    view.learn_states([described(check=True)], NOW)
+    view.learn_states([described(check=True)], ["eni-1"], NOW)
     view.wrote(DisableSourceDestCheck("eni-1"), NOW + 1)
     assert not view.observed().states["eni-1"].source_dest_check
 
 
 def test_a_lagging_describe_does_not_turn_the_check_on_again(view: View) -> None:
-    view.learn_states([described(check=True)], NOW)
+    view.learn_states([described(check=True)], ["eni-1"], NOW)
     view.wrote(DisableSourceDestCheck("eni-1"), NOW + 1)
-    view.learn_states([described(check=True)], NOW + 2)
+    view.learn_states([described(check=True)], ["eni-1"], NOW + 2)
     assert not view.observed().states["eni-1"].source_dest_check
-    view.learn_states([described(check=True)], NOW + 1 + SETTLE)
+    view.learn_states([described(check=True)], ["eni-1"], NOW + 1 + SETTLE)
     assert view.observed().states["eni-1"].source_dest_check
 
 
@@ -186,7 +186,7 @@ def test_an_address_we_freed_is_held_by_nobody(view: View) -> None:
 
 
 def test_a_write_that_found_the_world_otherwise_is_asked_about(view: View) -> None:
-    view.learn_states([described(str(OWN))], NOW)
+    view.learn_states([described(str(OWN))], ["eni-1"], NOW)
     view.learn_holders([described(str(OWN))], [OWN], NOW)
     view.doubt(UnassignAddress("eni-1", OWN, "vanished"))
     seen = view.observed()
@@ -196,7 +196,7 @@ def test_a_write_that_found_the_world_otherwise_is_asked_about(view: View) -> No
 def test_how_full_a_table_or_an_eni_is(view: View) -> None:
     assert view.fullness(WRITE) is None
     view.learn_tables([table("rtb-1", {"10.0.0.0/8": "tgw-1", "192.168.7.0/24": "tgw-1", "fd00::/8": "tgw-1"})])
-    view.learn_states([described(str(OWN), "2600:1f14:0:1::50")], NOW)
+    view.learn_states([described(str(OWN), "2600:1f14:0:1::50")], ["eni-1"], NOW)
     assert view.fullness(WRITE) == 2
     assert view.fullness(AssignAddress("eni-1", ip_address("10.10.1.51"))) == 2
     assert view.fullness(AssignAddress("eni-1", ip_address("2600:1f14:0:1::51"))) == 1
@@ -208,7 +208,7 @@ def test_how_full_a_table_or_an_eni_is(view: View) -> None:
 
 def test_a_snapshot_does_not_change_afterwards(view: View) -> None:
     view.learn_tables([table("rtb-1")])
-    view.learn_states([described()], NOW)
+    view.learn_states([described()], ["eni-1"], NOW)
     before = view.observed()
     view.wrote(WRITE, NOW + 1)
     view.wrote(AssignAddress("eni-1", OWN), NOW + 1)
@@ -293,3 +293,10 @@ def test_at_the_start_a_blocked_imds_is_no_failure(ec2: FakeEc2) -> None:
     assert set(known_to_imds(imds)) == {mac(1)}
     imds.faults.fail("enis")
     assert known_to_imds(imds) == {}
+
+
+def test_an_eni_that_is_no_longer_described_is_forgotten(view: View) -> None:
+    view.learn_states([described()], ["eni-1"], NOW)
+    assert set(view.observed().states) == {"eni-1"}
+    view.learn_states([], ["eni-1"], NOW + 1)
+    assert not view.observed().states

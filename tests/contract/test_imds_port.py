@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +10,7 @@ from typing import Protocol
 
 import pytest
 
-from lab import links, privileges
+from lab import links
 from lab.ec2.server import LabEc2
 from lab.ec2.web import Handler, Server
 from lab.imds import TOKEN_PATH, LabImds
@@ -23,10 +22,6 @@ from vipmanager.clients.imds import ImdsClient
 from vipmanager.errors import CallError, ErrorKind
 from vipmanager.model import Eni
 from vipmanager.ports import DiscoveryPort
-
-UNAVAILABLE = privileges.available()
-if UNAVAILABLE is None:
-    privileges.ensure()  # while the process has but one thread
 
 CIDR, CIDR2 = ip_network("10.10.1.0/24"), ip_network("10.10.2.0/24")
 VPC_CIDRS = {ip_network("10.10.0.0/16"), ip_network("10.11.0.0/16")}
@@ -362,6 +357,7 @@ def test_the_endpoint_may_be_an_ipv6_address(lab: LabDiscovery) -> None:
 
 
 @pytest.mark.namespaces
+@pytest.mark.namespaces
 @pytest.mark.parametrize(
     ("settings", "address"),
     [
@@ -372,8 +368,6 @@ def test_the_endpoint_may_be_an_ipv6_address(lab: LabDiscovery) -> None:
     ids=["default", "IPv6", "IPv4"],
 )
 def test_the_endpoint_is_where_ec2_has_it(lab: LabDiscovery, settings: dict[str, str], address: str) -> None:
-    if UNAVAILABLE is not None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(UNAVAILABLE)
     ns = Namespace("imds")
     try:
         links.set_up_host(ns)

@@ -17,14 +17,11 @@ from typing import Any
 
 import pytest
 
-from lab import interrupts, links, privileges
+from lab import interrupts, links
 from lab.lab import Lab
 from lab.netns import Namespace
 
-_UNAVAILABLE = privileges.available()
-if _UNAVAILABLE is None:
-    privileges.ensure()  # while the process has but one thread
-pytestmark = [pytest.mark.namespaces, pytest.mark.skipif(_UNAVAILABLE is not None, reason=_UNAVAILABLE or "")]
+pytestmark = pytest.mark.namespaces
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from lab import frames, links, privileges
+from lab import frames, links
 from lab.lab import Lab
 from lab.netns import Namespace
 from lab.pod import Pod
@@ -24,10 +24,7 @@ from lab.prober import ProbeLog
 from lab.router import GATEWAY6, ROUTER_MAC
 from lab.topology import WORKER_A, WorkerSpec
 
-_UNAVAILABLE = privileges.available()
-if _UNAVAILABLE is None:
-    privileges.ensure()  # while the process has but one thread
-pytestmark = [pytest.mark.namespaces, pytest.mark.skipif(_UNAVAILABLE is not None, reason=_UNAVAILABLE or "")]
+pytestmark = pytest.mark.namespaces
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FLOATING, FLOATING6 = "192.168.0.2", "fd12::2"

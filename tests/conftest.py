@@ -1,0 +1,23 @@
+"""Network namespaces for the tests that are marked as needing them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from lab import privileges
+
+UNAVAILABLE = privileges.available()
+if UNAVAILABLE is None:
+    privileges.ensure()  # now, while the process has but one thread
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Where namespaces cannot be had, say why the test is skipped; in CI that is a failure."""
+    if UNAVAILABLE is None or item.get_closest_marker("namespaces") is None:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must be able to run the lab: {UNAVAILABLE}", pytrace=False)
+    pytest.skip(UNAVAILABLE)

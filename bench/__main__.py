@@ -20,6 +20,7 @@ from lab.privileges import LabUnavailable
 SECTIONS: Mapping[str, Callable[[Sizes], Iterator[Figure]]] = {
     "init-tables": init.by_tables,
     "init-addresses": init.by_addresses,
+    "init-tls": init.over_tls,
     "sidecar": sidecar.measure,
     "failover": failover.failovers,
     "move": failover.moves,

@@ -47,6 +47,12 @@ def by_tables(sizes: Sizes) -> Iterator[Figure]:
         yield from _case(sizes, 2, tables)
 
 
+def over_tls(sizes: Sizes) -> Iterator[Figure]:
+    """The same over TLS, as EC2 is reached in earnest; the issue's figures are over plain HTTP."""
+    for tables in (4, max(sizes.tables)):
+        yield from _case(sizes, 2, tables, tls=True)
+
+
 def by_addresses(sizes: Sizes) -> Iterator[Figure]:
     """Four route tables, more and more addresses."""
     for addresses in sizes.addresses:
@@ -62,9 +68,9 @@ def trivial_child(latency: float) -> float:
     return memory
 
 
-def _case(sizes: Sizes, addresses: int, tables: int) -> Iterator[Figure]:
+def _case(sizes: Sizes, addresses: int, tables: int, *, tls: bool = False) -> Iterator[Figure]:
     ours, floor = Runs(), Runs()
-    with Lab(route_tables=tables, latency=sizes.latency) as lab:
+    with Lab(route_tables=tables, latency=sizes.latency, tls=tls) as lab:
         _one(lab, addresses, Runs(), floor=False)  # files are in memory from here on, bytecode is compiled
         for number in range(sizes.runs):
             _one(lab, addresses, ours, floor=False)
@@ -73,7 +79,8 @@ def _case(sizes: Sizes, addresses: int, tables: int) -> Iterator[Figure]:
     if ours.fresh[0].actions != floor.fresh[0].actions:
         raise BenchError(f"not the same calls: {dict(ours.fresh[0].actions)}, floor {dict(floor.fresh[0].actions)}")
     s, t = "es" if addresses > 1 else "", "s" if tables > 1 else ""
-    yield from _figures(f"init, {addresses} address{s} × {tables} route table{t}", ours, floor, (addresses, tables))
+    case = f"init, {addresses} address{s} × {tables} route table{t}{', over TLS' if tls else ''}"
+    yield from _figures(case, ours, floor, (addresses, tables))
 
 
 def _one(lab: Lab, addresses: int, runs: Runs, *, floor: bool) -> None:

@@ -15,9 +15,10 @@ def without_aws(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith("AWS_")}
 
 
-def aws(region: str, endpoint: str, access_key: str, secret_key: str) -> dict[str, str]:
+def aws(region: str, endpoint: str, access_key: str, secret_key: str, authorities: Path | None) -> dict[str, str]:
     """What makes the lab's EC2 the only AWS there is. IMDS is at its usual address, which needs no setting."""
     return {
+        **({"AWS_CA_BUNDLE": str(authorities)} if authorities else {}),
         "AWS_REGION": region,
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": access_key,

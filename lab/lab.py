@@ -8,11 +8,13 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from lab import interrupts, links, privileges, topology
 from lab.children import Children
+from lab.ec2 import certificate
 from lab.ec2.quotas import Quotas
 from lab.ec2.server import LabEc2
 from lab.environment import aws, without_aws
@@ -43,9 +45,13 @@ class Lab:
         latency: float = 0.0,
         workers: Sequence[WorkerSpec] | None = None,
         ipv6: bool = True,
+        tls: bool = False,
         quotas: Quotas | None = None,
     ) -> None:
-        """Nothing is made before __enter__(). `route_tables` counts the main one; `latency` is EC2's, in seconds."""
+        """Nothing is made before __enter__().
+
+        `route_tables` ≥ 1 counts the main one; `latency` is EC2's, in seconds; `tls`: EC2 is reached as AWS is.
+        """
         if route_tables < 1:
             raise ValueError("a VPC has at least its main route table")
         self.region = topology.REGION
@@ -57,6 +63,8 @@ class Lab:
         self._specs = topology.WORKERS if workers is None else tuple(workers)
         self._route_tables = route_tables
         self._ipv6 = ipv6
+        self._tls = tls
+        self._authorities: Path | None = None
         self._latency = latency
         self._pod_addresses = (str(_FIRST_POD_ADDRESS + number) for number in itertools.count())
         self._resources = contextlib.ExitStack()
@@ -184,11 +192,14 @@ class Lab:
         services = self._namespace("control")
         links.set_up_host(services)
         control = ControlNetwork(services)
-        control.ns.run(lambda: self.ec2.serve(ENDPOINT_ADDRESS, _ENDPOINT_PORT))
-        control.ns.run(lambda: self.imds.serve(IMDS_ADDRESS, 80))
         self._children = Children()
         self._resources.callback(self._close_hosts)
         self._resources.callback(self._children.close)
+        context = None
+        if self._tls:
+            context, self._authorities = certificate.make(self._children.scratch, ENDPOINT_ADDRESS)
+        control.ns.run(lambda: self.ec2.serve(ENDPOINT_ADDRESS, _ENDPOINT_PORT, context))
+        control.ns.run(lambda: self.imds.serve(IMDS_ADDRESS, 80))
         for spec in self._specs:
             self._add_worker(spec.name, control, data)
         for spec in topology.PEERS:
@@ -204,7 +215,7 @@ class Lab:
     def _add_worker(self, name: str, control: ControlNetwork, data: DataNetwork) -> None:
         made = self.topology.machines[name]
         user = self.ec2.keys.add_user(f"worker-{name}")
-        env = aws(self.region, self.ec2.url, user.access_key, user.secret_key)
+        env = aws(self.region, self.ec2.url, user.access_key, user.secret_key, self._authorities)
         worker = Worker(name, made.availability_zone, made.instance_id, made.enis, env, self._children, control, data)
         self.workers[name] = worker
         self.imds.register(worker.address, worker.instance_id)

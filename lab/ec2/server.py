@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import ssl
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -41,16 +42,17 @@ class LabEc2:
         server = self._servers[0]
         host = str(server.server_address[0])
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        return f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"
+        scheme = "https" if server.tls else "http"
+        return f"{scheme}://[{host}]:{server.port}" if ":" in host else f"{scheme}://{host}:{server.port}"
 
     @property
     def port(self) -> int:
         """The port of the endpoint."""
         return self._servers[0].port
 
-    def serve(self, host: str = "0.0.0.0", port: int = 0) -> None:
+    def serve(self, host: str = "0.0.0.0", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         """Listen, in the network namespace of the calling thread. May be called for several addresses."""
-        self._servers.append(Server((host, port), _Handler, self._layer))
+        self._servers.append(Server((host, port), _Handler, self._layer, tls))
 
     def close(self) -> None:
         """Stop serving, and forget the account. May be called again."""

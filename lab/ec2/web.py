@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import socketserver
+import ssl
 import struct
 import sys
 import threading
@@ -23,7 +24,11 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, address: tuple[str, int], handler: type[Handler], owner: Any) -> None:
+    def __init__(
+        self, address: tuple[str, int], handler: type[Handler], owner: Any, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """With `tls`, every connection begins with a handshake."""
+        self.tls = tls
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.owner = owner
         self._open: set[socket.socket] = set()
@@ -51,6 +56,14 @@ class Server(socketserver.ThreadingTCPServer):
             with self._lock:
                 self._open.add(connection)
             self.process_request(connection, client)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Answer what comes on a connection, in its own thread; the TLS handshake is made there too."""
+        if self.tls is None:
+            super().finish_request(request, client_address)
+            return
+        with self.tls.wrap_socket(request, server_side=True) as secure:
+            super().finish_request(secure, client_address)
 
     def shutdown_request(self, request: Any) -> None:
         """End a connection: with a FIN, or for one that is to be dropped with a RST."""

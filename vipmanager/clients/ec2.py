@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from vipmanager import __version__
 from vipmanager.clients.ec2_errors import failure
 from vipmanager.clients.ec2_model import trimmed_model_path
+from vipmanager.clients.tls import share_authorities
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
 from vipmanager.model import Address, EniDescription, Network, Route, RouteTable, Subnet
@@ -214,6 +215,7 @@ class Ec2Client:
         )
         try:
             client = session.create_client("ec2", region_name=region, config=config)
+            share_authorities(client)
             _ = urlsplit(client.meta.endpoint_url).port
             return client
         except ValueError as error:  # botocore's word for an AWS_ENDPOINT_URL that is no URL

@@ -14,9 +14,9 @@ from vipmanager.claims import ClaimStore
 from vipmanager.config import Config
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
-from vipmanager.model import Address, Claim, Need, Observed, PlacementKind, Plan
+from vipmanager.model import Address, Claim, Need, Observed, Plan
 from vipmanager.observe import SETTLE, View, discover, known_to_imds
-from vipmanager.plan import make_plan, make_release
+from vipmanager.plan import make_plan, make_release, needs_holder
 from vipmanager.ports import DiscoveryPort, Ec2Port, NetlinkPort
 from vipmanager.report import Report
 from vipmanager.watch import Watch
@@ -271,7 +271,7 @@ class Agent:
             return lambda: ec2.subnets(vpc_id), lambda subnets: setattr(view, "subnets", subnets)
         if need is Need.STATES:
             return lambda: ec2.enis(ids), lambda found: view.learn_states(found, ids, now)
-        addresses = [a for a, claim in self._claims.items() if claim.kind is PlacementKind.ENI_ADDRESS]
+        addresses = [address for address, claim in self._claims.items() if needs_holder(claim)]
         return lambda: ec2.enis_holding(vpc_id, addresses), lambda found: view.learn_holders(found, addresses, now)
 
     def _fact_keys(self) -> set[Key]:

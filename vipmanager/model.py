@@ -161,11 +161,12 @@ class Holder:
 class Observed:
     """Both sides at one moment. A fact that has not been read yet is absent (None or not in its mapping).
 
-    `at` is when the kernel was read, before any fact that was asked for afterwards.
+    `at` is when the round began, before any fact that it asks for; `appeared` when each address came to the pod.
     """
 
     at: float = 0.0
     interfaces: tuple[PodInterface, ...] = ()
+    appeared: Mapping[Address, float] = field(default_factory=dict)
     enis: Mapping[str, Eni] = field(default_factory=dict)  # by MAC
     foreign: frozenset[str] = frozenset()  # MACs of pod interfaces that are no ENI's, for certain
     states: Mapping[str, EniState] = field(default_factory=dict)  # by ENI id, the worker's own

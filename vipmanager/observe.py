@@ -49,6 +49,7 @@ class View:
         self.at = 0.0
         self.interfaces: tuple[PodInterface, ...] = ()
         self.pod = PodNetwork()
+        self._appeared: dict[Address, float] = {}
         self.enis: dict[str, Eni] = {}
         self.foreign: frozenset[str] = frozenset()
         self.subnets: tuple[Subnet, ...] | None = None
@@ -70,6 +71,7 @@ class View:
         return Observed(
             at=self.at,
             interfaces=self.interfaces,
+            appeared=dict(self._appeared),
             enis=dict(self.enis),
             foreign=self.foreign,
             states=dict(self._states),
@@ -83,6 +85,8 @@ class View:
         """Read the kernel anew. Raises CallError."""
         self.interfaces = netlink.interfaces()
         self.pod = netlink.pod_network()
+        held = {address for interface in self.interfaces if interface.up for address in interface.addresses}
+        self._appeared = {address: self._appeared.get(address, self.at) for address in held}
         present = {interface.mac for interface in self.interfaces}
         self.foreign &= present
 
@@ -96,8 +100,9 @@ class View:
         self._tables = {table.id: table for table in sorted(tables, key=lambda table: table.id)}
         for (table_id, destination), (route, written) in list(self._route_writes.items()):
             table = self._tables.get(table_id)
-            if table is None or table.seen >= written + SETTLE:
+            if (table.seen if table is not None else self.at) >= written + SETTLE:
                 del self._route_writes[table_id, destination]
+            if table is None or table.seen >= written + SETTLE:
                 continue
             shown = table.routes.get(destination)
             if (shown and shown.target) != (route and route.target):

@@ -174,9 +174,11 @@ class Report:
             event(log, logging.INFO, "done", addresses=len(plan.claims), conceded=",".join(map(str, conceded)) or None)
             return OK
         self._failed_init(fatal, failures, observed, nothing_yet, late)
-        for action in open_actions:
-            if action.key not in failures:
-                event(log, logging.ERROR, "missing", item=action, why="still under way")
+        unfinished = [(action.key, str(action)) for action in open_actions]
+        unfinished += [(("fact", need.name), f"asking EC2 for {need.value}") for need in open_facts]
+        for key, item in unfinished:
+            if key not in failures:
+                event(log, logging.ERROR, "missing", item=item, why="still under way")
         return FAILED
 
     def _failed_init(

@@ -7,9 +7,9 @@ from vipmanager.model import Action, Address, Claims, Need, Observed, Plan, Prob
 from vipmanager.plan.claims import update
 from vipmanager.plan.placement import Placement, place
 from vipmanager.plan.pod import attachments, plan_pod
-from vipmanager.plan.vpc import plan_claims, plan_release
+from vipmanager.plan.vpc import needs_holder, plan_claims, plan_release
 
-__all__ = ["make_plan", "make_release"]
+__all__ = ["make_plan", "make_release", "needs_holder"]
 
 
 def make_plan(observed: Observed, claims: Claims, config: Config) -> Plan:

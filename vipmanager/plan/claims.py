@@ -98,11 +98,12 @@ def update(
         if address in claims:
             updated[address] = claims[address]
     for placement in placements:
-        updated[placement.address] = _look(_continued(claims.get(placement.address), placement, observed.at), observed)
+        since = observed.appeared.get(placement.address, observed.at)
+        updated[placement.address] = _look(_continued(claims.get(placement.address), placement, since), observed)
     return updated
 
 
-def _continued(claim: Claim | None, placement: Placement, now: float) -> Claim:
+def _continued(claim: Claim | None, placement: Placement, since: float) -> Claim:
     """The claim that stands, or a new one where the address came (back) or is placed in another way."""
     if (
         claim is not None
@@ -110,7 +111,7 @@ def _continued(claim: Claim | None, placement: Placement, now: float) -> Claim:
         and (claim.eni_id, claim.kind, claim.destination) == (placement.eni.id, placement.kind, placement.destination)
     ):
         return claim
-    return Claim(placement.address, placement.eni.id, placement.kind, placement.destination, since=now)
+    return Claim(placement.address, placement.eni.id, placement.kind, placement.destination, since)
 
 
 def _look(claim: Claim, observed: Observed) -> Claim:

@@ -109,8 +109,9 @@ def _pursue(claim: Claim, observed: Observed, draft: Draft) -> None:
     holding = holdings(claim, observed)[claim.eni_id]
     state = observed.states.get(claim.eni_id)
     if state is None:
-        # IPv6 will need its holder too: asked for in the same round trip, because a take-over waits for it
-        draft.needs |= {Need.STATES} if claim.address.version == 4 else {Need.STATES, Need.HOLDERS}
+        draft.needs.add(Need.STATES)
+        if claim.address.version == 6 and claim.address not in observed.holders:
+            draft.needs.add(Need.HOLDERS)  # in the same round trip, because a take-over waits for it
     elif claim.address not in state.primary and not holding.ours_since(claim.since):
         _take_address(claim, holding, draft)
 
@@ -130,6 +131,11 @@ def _take_address(claim: Claim, holding: Holding, draft: Draft) -> None:
         draft.actions.append(UnassignAddress(holding.holder, claim.address, "taken over"))
     else:
         draft.actions.append(AssignAddress(claim.eni_id, claim.address))
+
+
+def needs_holder(claim: Claim) -> bool:
+    """Whether it matters who else holds the address: not for an IPv4 one that was never ours, which is just taken."""
+    return not _routed(claim) and (claim.address.version == 6 or bool(claim.held) or bool(claim.conceded_to))
 
 
 def _watch_holder(claim: Claim, observed: Observed, draft: Draft) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,8 @@ The lab needs Linux network namespaces. One of these helps:
 --security-opt apparmor=unconfined (or --privileged)."""
 
 _THREAD_GONE_WITHIN = 1.0  # seconds
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 0x1
 
 
 class LabUnavailable(RuntimeError):
@@ -102,6 +106,13 @@ def _enter_user_namespace() -> None:
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
+    _set_loopback_up()
+
+
+def _set_loopback_up() -> None:
+    """A new network namespace's loopback is down, and this process had one that was up: netdevice(7)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
 
 
 def _in_child(action: Callable[[], None]) -> str | None:

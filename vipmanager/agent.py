@@ -14,7 +14,7 @@ from vipmanager.claims import ClaimStore
 from vipmanager.config import Config
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
-from vipmanager.model import Address, Claim, Need, Observed, Plan
+from vipmanager.model import Address, Claim, Need, Observed, Plan, SetRoute
 from vipmanager.observe import SETTLE, View, discover, known_to_imds
 from vipmanager.plan import make_plan, make_release, needs_holder
 from vipmanager.ports import DiscoveryPort, Ec2Port, NetlinkPort
@@ -68,6 +68,7 @@ class Agent:
         self._rediscover_at: float | None = None
         self._answered: set[Key] = set()
         self._kernel_changed = True
+        self._due: float | None = None
         self._settled = False
         self._stopping = False
 
@@ -80,14 +81,13 @@ class Agent:
         """The loop: observe, plan, apply, wait. Returns the exit code."""
         self._warm_up()
         while not self._stopping:
-            self._collect()
-            self._observe()
-            self._decide()
-            self._act()
-            self._report.flush()
-            code = self._finished()
-            if code is not None:
-                return code
+            if self._collect():
+                self._observe()
+                self._decide()
+                self._act()
+                code = self._finished()
+                if code is not None:
+                    return code
             self._wait()
         return self._stop()
 
@@ -98,16 +98,24 @@ class Agent:
 
     # observe
 
-    def _collect(self) -> None:
-        """Fold finished calls into the view."""
+    def _collect(self) -> bool:
+        """Fold finished calls into the view; whether there may be something to decide.
+
+        There is not while route writes come back as expected and others are under way: a round for each of a hundred
+        would cost more than the writes.
+        """
         now = self._outside.clock()
-        for done in self._jobs.collect():
+        finished = self._jobs.collect()
+        for done in finished:
             if done.crash is not None:
                 raise done.crash
             if isinstance(done.subject, tuple):
                 self._collect_actions(done, now)
             elif done.subject is not None:
                 self._collect_fact(done, now)
+        expected = finished and all(done.failure is None and _writes_route(done.subject) for done in finished)
+        due = self._kernel_changed or (self._due is not None and now >= self._due)
+        return due or not (expected and self._jobs.running)
 
     def _collect_fact(self, done: Done, now: float) -> None:
         key = done.keys[0]
@@ -183,7 +191,7 @@ class Agent:
         observed = self._view.observed()
         self._plan = make_plan(observed, self._claims, self._config)
         self._report.discovered(observed)
-        self._report.decided(self._plan, self._claims, observed, self._outside.clock())
+        self._report.decided(self._plan, self._claims, observed)
         self._claims = dict(self._plan.claims)
         self._store.save(self._claims)
         self._weigh_answers(observed)
@@ -219,6 +227,7 @@ class Agent:
             keys = tuple(action.key for action in batch)
             self._jobs.submit(keys, batch, partial(apply_vpc, self._outside.ec2, batch))
         self._retries.keep({action.key for action in self._plan.actions} | self._fact_keys() | self._jobs.running)
+        self._report.flush()
 
     def _ready(self, key: Key, now: float) -> bool:
         return key not in self._jobs.running and self._retries.due(key, now)
@@ -287,7 +296,8 @@ class Agent:
         if not self._settled and not self._jobs.running:
             self._settled = True
             self._outside.settled()
-        self._kernel_changed |= self._watch.wait(self._wake_at())
+        self._due = self._wake_at()
+        self._kernel_changed |= self._watch.wait(self._due)
 
     def _wake_at(self) -> float | None:
         keys = {action.key for action in self._plan.actions} | self._fact_keys()
@@ -328,6 +338,7 @@ class Agent:
         failed = self._jobs.running | set(self._retries.standing())
         gone = {action.address for action in released if action.key not in failed}  # type: ignore[union-attr]
         self._store.save({address: claim for address, claim in self._claims.items() if address not in gone})
+        self._report.flush()
         event(log, logging.INFO, "stopped", released=",".join(sorted(map(str, gone))) or "none")
         return EXIT_OK
 
@@ -337,3 +348,7 @@ class Agent:
         while self._jobs.running & keys and self._outside.clock() < deadline:
             self._watch.wait(deadline)
             self._collect()
+
+
+def _writes_route(subject: Any) -> bool:
+    return isinstance(subject, tuple) and all(isinstance(action, SetRoute) for action in subject)

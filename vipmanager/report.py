@@ -64,10 +64,10 @@ class Report:
 
     # claims and problems
 
-    def decided(self, plan: Plan, before: Claims, observed: Observed, now: float) -> None:
+    def decided(self, plan: Plan, before: Claims, observed: Observed) -> None:
         """Say which claims were completed, conceded or given up, and which problems came or went."""
         for address, claim in plan.claims.items():
-            self._claim(address, claim, before.get(address), observed, now)
+            self._claim(address, claim, before.get(address), observed)
         for address in set(before) - set(plan.claims):
             self._complete.pop(address, None)
             event(log, logging.INFO, "withdrawn", address=address, eni=before[address].eni_id)
@@ -82,7 +82,7 @@ class Report:
             )
         self._problems = problems
 
-    def _claim(self, address: Address, claim: Claim, old: Claim | None, observed: Observed, now: float) -> None:
+    def _claim(self, address: Address, claim: Claim, old: Claim | None, observed: Observed) -> None:
         if claim.conceded_to:
             self._complete.pop(address, None)
             if old is None or old.conceded_to != claim.conceded_to:
@@ -111,7 +111,7 @@ class Report:
             eni=claim.eni_id,
             tables=len(standing) if routed else None,
             moved_from=",".join(sorted(self._moved_from.pop(address, set()) - {claim.eni_id})),
-            took=now - claim.since,
+            took=max(holding.seen for holding in standing.values()) - claim.since,
         )
 
     # outcomes

@@ -45,9 +45,9 @@ def report() -> Report:
     return Report(DEFAULTS, sidecar=True)
 
 
-def decide(report: Report, after: Claims, before: Claims, seen: Any = HELD, now: float = NOW + 0.25) -> None:
+def decide(report: Report, after: Claims, before: Claims, seen: Any = HELD) -> None:
     """A round that ended with these claims."""
-    report.decided(Plan(claims=after), before, seen, now)
+    report.decided(Plan(claims=after), before, seen)
 
 
 def test_a_claim_is_told_when_it_is_complete_and_once(log: Log, report: Report) -> None:
@@ -55,7 +55,8 @@ def test_a_claim_is_told_when_it_is_complete_and_once(log: Log, report: Report) 
     decide(report, claims(CLAIM), {}, half)
     assert log() == []
     report.applied(ROUTE)
-    decide(report, claims(CLAIM), claims(CLAIM))
+    written = [table("rtb-1", {ROUTED: "eni-1"}), table("rtb-2", {ROUTED: "eni-1"}, seen=NOW + 0.25)]
+    decide(report, claims(CLAIM), claims(CLAIM), observed(interface(1, OUTSIDE), tables=written))
     ((level, name, facts),) = log()
     assert (level, name) == ("INFO", "claimed")
     expected = {"address": OUTSIDE, "placement": "host-route", "eni": "eni-1", "tables": 2, "moved_from": "eni-9"}
@@ -89,7 +90,7 @@ def test_the_end_of_a_claim_is_told_in_two_steps(log: Log, report: Report) -> No
 def test_a_problem_is_told_when_it_comes_and_not_again(log: Log, report: Report) -> None:
     fatal, other = Problem("a", "text"), Problem("b", "text", fatal=False)
     for problems in ((fatal, other), (other, fatal), (fatal,), (fatal, other)):
-        report.decided(Plan(problems=problems), {}, HELD, NOW)
+        report.decided(Plan(problems=problems), {}, HELD)
     assert [(level, name, facts["of"]) for level, name, facts in log()] == [
         ("ERROR", "problem", "a"),
         ("WARNING", "problem", "b"),

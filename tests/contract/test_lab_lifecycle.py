@@ -159,10 +159,13 @@ def test_an_interrupt_waits_for_the_end_of_the_block() -> None:
 def test_it_works_without_privileges() -> None:
     # Without capabilities, root is like anybody else; but it needs CAP_SETFCAP to be root in its user namespace too.
     script = """
+import socket
 from lab.lab import Lab
 with Lab() as lab:
     lab.pod("pod", "a", {"net1": ["192.168.0.2/32"]})
     print(lab.ping("peer1", lab.peers["peer2"].address))
+    with socket.create_server(("127.0.0.1", 0)) as server:  # the process is in a network namespace of its own, too
+        socket.create_connection(server.getsockname(), timeout=5).close()
 """
     process = start_lab_process(script, "setpriv", "--bounding-set=-all,+setfcap", "--inh-caps=-all")
     output, _ = process.communicate(timeout=30)

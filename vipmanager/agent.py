@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from vipmanager.apply import Done, Jobs, Key, RetryBook, apply_pod, apply_vpc, batches, is_pod_action
+from vipmanager.apply import Done, Jobs, Key, RetryBook, apply_pod, apply_vpc, batches
 from vipmanager.claims import ClaimStore
 from vipmanager.config import Config
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
-from vipmanager.model import Address, Claim, Need, Observed, Plan, SetRoute
+from vipmanager.model import Address, Claim, Need, Observed, PlacementKind, Plan, PodAction, SetRoute
 from vipmanager.observe import SETTLE, View, discover, known_to_imds
 from vipmanager.plan import make_plan, make_release, needs_holder
 from vipmanager.ports import DiscoveryPort, Ec2Port, NetlinkPort
@@ -176,8 +176,8 @@ class Agent:
             self._report.recovered(KERNEL)
 
     def _kinds_to_verify(self) -> set[Need]:
-        routed = {claim.kind.value.endswith("route") for claim in self._claims.values()}
-        return {Need.TABLES if each else Need.STATES for each in routed}
+        kinds = {claim.kind for claim in self._claims.values()}
+        return {Need.STATES if kind is PlacementKind.ENI_ADDRESS else Need.TABLES for kind in kinds}
 
     def _next_resync(self) -> float | None:
         interval = self._config.resync_interval
@@ -220,10 +220,10 @@ class Agent:
         self._ask(now)
         ready = [action for action in self._plan.actions if self._ready(action.key, now)]
         for action in ready:
-            if is_pod_action(action):
+            if isinstance(action, PodAction):
                 self._apply_pod(action, now)
-        calls = [action for action in ready if not is_pod_action(action)]
-        for batch in batches(calls, alone=lambda key: self._retries.get(key) is not None):  # type: ignore[arg-type]
+        calls = [action for action in ready if not isinstance(action, PodAction)]
+        for batch in batches(calls, alone=lambda key: self._retries.get(key) is not None):
             keys = tuple(action.key for action in batch)
             self._jobs.submit(keys, batch, partial(apply_vpc, self._outside.ec2, batch))
         self._retries.keep({action.key for action in self._plan.actions} | self._fact_keys() | self._jobs.running)
@@ -232,7 +232,7 @@ class Agent:
     def _ready(self, key: Key, now: float) -> bool:
         return key not in self._jobs.running and self._retries.due(key, now)
 
-    def _apply_pod(self, action: Any, now: float) -> None:
+    def _apply_pod(self, action: PodAction, now: float) -> None:
         try:
             apply_pod(self._outside.netlink, action)
         except CallError as error:
@@ -331,12 +331,12 @@ class Agent:
             self._drain(deadline, {LAST_LOOK})
         released = make_release(self._view.observed(), self._claims, self._config, told)
         # Each alone: there is no time for a second attempt at what was refused together.
-        for batch in batches(released, alone=lambda _: True):  # type: ignore[arg-type]
+        for batch in batches(released, alone=lambda _: True):
             keys = tuple(action.key for action in batch)
             self._jobs.submit(keys, batch, partial(apply_vpc, self._outside.ec2, batch))
         self._drain(deadline, self._jobs.running)
         failed = self._jobs.running | set(self._retries.standing())
-        gone = {action.address for action in released if action.key not in failed}  # type: ignore[union-attr]
+        gone = {action.address for action in released if action.key not in failed}
         self._store.save({address: claim for address, claim in self._claims.items() if address not in gone})
         self._report.flush()
         event(log, logging.INFO, "stopped", released=",".join(sorted(map(str, gone))) or "none")

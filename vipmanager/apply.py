@@ -12,7 +12,6 @@ from typing import Any
 
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.model import (
-    Action,
     AddPodRule,
     AssignAddress,
     DeletePodRoute,
@@ -214,8 +213,3 @@ def apply_pod(netlink: NetlinkPort, action: PodAction) -> None:
         netlink.add_rule(action.rule)
     elif isinstance(action, DeletePodRule):
         netlink.delete_rule(action.rule)
-
-
-def is_pod_action(action: Action) -> bool:
-    """True for what the kernel does, which takes microseconds and is done in the loop's own thread."""
-    return isinstance(action, SetPodRoute | DeletePodRoute | AddPodRule | DeletePodRule)

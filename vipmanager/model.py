@@ -367,7 +367,8 @@ class DeletePodRule(Change):
         return f"delete pod rule from={self.rule.source} table={self.rule.table}"
 
 
-VpcAction = SetRoute | DeleteRoute | AssignAddress | UnassignAddress | DisableSourceDestCheck
+Withdrawal = DeleteRoute | UnassignAddress
+VpcAction = SetRoute | AssignAddress | Withdrawal | DisableSourceDestCheck
 PodAction = SetPodRoute | DeletePodRoute | AddPodRule | DeletePodRule
 Action = VpcAction | PodAction
 

@@ -8,10 +8,10 @@ from tests.doubles.clock import StillClock
 from tests.doubles.ec2 import VPC, FakeEc2
 from tests.doubles.imds import FakeImds
 from tests.doubles.netlink import FakeNetlink
-from vipmanager.apply import apply_pod, apply_vpc, is_pod_action
+from vipmanager.apply import apply_pod, apply_vpc
 from vipmanager.config import Config
 from vipmanager.errors import CallError, ErrorKind
-from vipmanager.model import Action, Claims, Need, PlacementKind, Plan
+from vipmanager.model import Action, Claims, Need, PlacementKind, Plan, PodAction
 from vipmanager.observe import View
 from vipmanager.plan import make_plan
 
@@ -51,7 +51,7 @@ class Driver:
         """Apply them in order; what fails is looked at again, as the agent does."""
         for action in actions:
             try:
-                if is_pod_action(action):
+                if isinstance(action, PodAction):
                     apply_pod(self.netlink, action)  # type: ignore[arg-type]
                     continue
                 apply_vpc(self.ec2, [action])  # type: ignore[list-item]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -19,7 +18,6 @@ from vipmanager.apply import (
     apply_pod,
     apply_vpc,
     batches,
-    is_pod_action,
 )
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.model import (
@@ -331,16 +329,3 @@ def test_the_pods_side() -> None:
     apply_pod(netlink, DeletePodRule(rule))
     assert (netlink.routes(), netlink.rules()) == (set(), set())
     netlink.close()
-
-
-def test_which_actions_are_the_pods() -> None:
-    route, rule = PodRoute(MAIN_TABLE, "10.0.0.0/8", "10.10.1.1", 2), PodRule("192.168.0.1/32", 101)
-    assert all(map(is_pod_action, [SetPodRoute(route), DeletePodRoute(route), AddPodRule(rule), DeletePodRule(rule)]))
-    theirs: list[Callable[[], VpcAction]] = [
-        lambda: SetRoute("rtb-1", ROUTED, "eni-1", "", ADDRESS),
-        lambda: DeleteRoute("rtb-1", ROUTED, "eni-1", ADDRESS),
-        lambda: AssignAddress("eni-1", ADDRESS),
-        lambda: UnassignAddress("eni-1", ADDRESS, ""),
-        lambda: DisableSourceDestCheck("eni-1"),
-    ]
-    assert not any(is_pod_action(make()) for make in theirs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vipmanager.config import Config
-from vipmanager.model import Action, Address, Claims, Need, Observed, Plan, Problem
+from vipmanager.model import Action, Address, Claims, Need, Observed, Plan, Problem, Withdrawal
 from vipmanager.plan.claims import update
 from vipmanager.plan.placement import Placement, place
 from vipmanager.plan.pod import attachments, plan_pod
@@ -51,7 +51,7 @@ def make_plan(observed: Observed, claims: Claims, config: Config) -> Plan:
     )
 
 
-def make_release(observed: Observed, claims: Claims, config: Config, confirmed_since: float) -> tuple[Action, ...]:
+def make_release(observed: Observed, claims: Claims, config: Config, confirmed_since: float) -> tuple[Withdrawal, ...]:
     """What a stopping sidecar takes back; routes only if EC2 showed them as ours since `confirmed_since`."""
     return tuple(plan_release(dict(claims), observed, config, confirmed_since))
 

@@ -19,6 +19,7 @@ from vipmanager.model import (
     Problem,
     SetRoute,
     UnassignAddress,
+    Withdrawal,
 )
 from vipmanager.plan.claims import SPLIT_AFTER, Holding, Standing, holdings, is_split
 
@@ -178,7 +179,7 @@ def _own(claim: Claim, observed: Observed) -> list[Holding]:
     return list(holdings(claim, observed).values())
 
 
-def _take_back(claim: Claim, observed: Observed, confirmed_since: float) -> Iterator[Action]:
+def _take_back(claim: Claim, observed: Observed, confirmed_since: float) -> Iterator[Withdrawal]:
     """Routes only where EC2 itself, not our memory of a write, showed them as ours since then."""
     for target, holding in holdings(claim, observed).items():
         if holding.standing is not Standing.OURS:
@@ -191,9 +192,9 @@ def _take_back(claim: Claim, observed: Observed, confirmed_since: float) -> Iter
 
 def plan_release(
     claims: dict[Address, Claim], observed: Observed, config: Config, confirmed_since: float
-) -> list[Action]:
+) -> list[Withdrawal]:
     """What a sidecar that is told to stop takes back, by ReleaseOnExit and DeleteRoutesOnExit."""
-    actions: dict[tuple[str, ...], Action] = {}
+    actions: dict[tuple[str, ...], Withdrawal] = {}
     for claim in claims.values():
         if claim.conceded_to or not (config.delete_routes_on_exit if _routed(claim) else config.release_on_exit):
             continue

@@ -145,6 +145,12 @@ def test_it_is_claimed_again_when_nobody_live_holds_it(there: dict[str, str]) ->
     assert set_in(found) == {"rtb-1", "rtb-2"}
 
 
+def test_a_conceded_address_is_reported_with_whoever_holds_it_now() -> None:
+    found = plan(look(table("rtb-1", {ROUTED: "eni-8"})), conceded())
+    assert (the(found).conceded_to, the(found).conceded_at) == ("eni-8", NOW - 10)
+    assert set_in(found) == set()
+
+
 def test_it_stays_conceded_while_one_table_has_a_live_holder() -> None:
     found = plan(look(table("rtb-1"), table("rtb-2", {ROUTED: "eni-9"})), conceded())
     assert the(found).conceded_to == "eni-9"

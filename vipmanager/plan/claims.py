@@ -121,6 +121,9 @@ def _look(claim: Claim, observed: Observed) -> Claim:
         free = seen and all(h.standing in (Standing.OURS, Standing.FREE) for h in seen.values())
         if free or (is_split(claim, seen) and min(h.seen for h in seen.values()) >= claim.conceded_at + SPLIT_AFTER):
             return replace(claim, since=min(h.seen for h in seen.values()), held={}, conceded_to="", conceded_at=0.0)
+        takers = [holding.holder for holding in seen.values() if holding.standing is Standing.TAKEN]
+        if takers and claim.conceded_to not in takers:  # who took it over has lost it to another since
+            return replace(claim, conceded_to=takers[0])
         return claim
     for target, holding in seen.items():
         if holding.standing is Standing.TAKEN and holding.seen > claim.held.get(target, float("inf")):

@@ -14,16 +14,16 @@ from vipmanager.claims import ClaimStore
 from vipmanager.config import Config
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
-from vipmanager.model import Address, Claim, Need, Observed, PlacementKind, Plan, PodAction, SetRoute
+from vipmanager.model import Address, Claim, Need, Observed, PlacementKind, Plan, PodAction, SetRoute, VpcAction
 from vipmanager.observe import SETTLE, View, discover, known_to_imds
 from vipmanager.plan import make_plan, make_release, needs_holder
 from vipmanager.ports import DiscoveryPort, Ec2Port, NetlinkPort
-from vipmanager.report import Report
+from vipmanager.report import OK, Report
 from vipmanager.watch import Watch
 
 log = logging.getLogger("vipmanager")
 
-EXIT_OK, EXIT_FAILED, EXIT_STOPPED = 0, 1, 143
+EXIT_STOPPED = 143
 STOP_WITHIN = 1.5
 """Seconds that a stopping sidecar gives its last calls; a pod's stop must not wait for AWS."""
 REDISCOVER = 5.0
@@ -59,8 +59,8 @@ class Agent:
         self._claims: dict[Address, Claim] = store.load() if sidecar else {}
         self._jobs = Jobs(watch.wake)
         self._retries = RetryBook(outside.random)
-        self._report = Report(config, sidecar)
-        self._plan = Plan()
+        self._report = Report(config)
+        self._observed, self._plan = Observed(), Plan()
         # A standby's sidecar reads EC2 before it is due, so that no describe is in the way when it is.
         self._refresh: set[Need] = {Need.TABLES, Need.STATES} if sidecar else set()
         self._verify_at: float | None = None
@@ -188,7 +188,7 @@ class Agent:
 
     def _decide(self) -> None:
         """Plan, and keep what it says of the claims."""
-        observed = self._view.observed()
+        observed = self._observed = self._view.observed()
         self._plan = make_plan(observed, self._claims, self._config)
         self._report.discovered(observed)
         self._report.decided(self._plan, self._claims, observed)
@@ -223,11 +223,13 @@ class Agent:
             if isinstance(action, PodAction):
                 self._apply_pod(action, now)
         calls = [action for action in ready if not isinstance(action, PodAction)]
-        for batch in batches(calls, alone=lambda key: self._retries.get(key) is not None):
-            keys = tuple(action.key for action in batch)
-            self._jobs.submit(keys, batch, partial(apply_vpc, self._outside.ec2, batch))
+        self._call(batches(calls, alone=lambda key: self._retries.get(key) is not None))
         self._retries.keep({action.key for action in self._plan.actions} | self._fact_keys() | self._jobs.running)
         self._report.flush()
+
+    def _call(self, batched: list[tuple[VpcAction, ...]]) -> None:
+        for batch in batched:
+            self._jobs.submit(tuple(a.key for a in batch), batch, partial(apply_vpc, self._outside.ec2, batch))
 
     def _ready(self, key: Key, now: float) -> bool:
         return key not in self._jobs.running and self._retries.due(key, now)
@@ -245,8 +247,7 @@ class Agent:
 
     def _ask(self, now: float) -> None:
         """Ask for the facts that the plan lacks or that are to be read again."""
-        view = self._view
-        pending = sorted(view.observed().pending)
+        pending = sorted(self._observed.pending)
         if pending and self._ready(ENIS, now):
             self._start(
                 ENIS,
@@ -285,7 +286,7 @@ class Agent:
 
     def _fact_keys(self) -> set[Key]:
         """The facts that are asked for; a failure to get another one is forgotten, and nobody waits for its turn."""
-        pending = {ENIS} if self._view.observed().pending else set()
+        pending = {ENIS} if self._observed.pending else set()
         needs = self._plan.needs | self._refresh if self._eni_ids() else ()
         return {KERNEL, *pending, *(("fact", need.name) for need in needs)}
 
@@ -317,7 +318,7 @@ class Agent:
         late = self._outside.clock() >= self._started + self._config.init_timeout
         if self._sidecar or (self._jobs.running - {WARM_UP} and not late):
             return None
-        return self._report.verdict(self._plan, self._view.observed(), self._retries.standing(), late)
+        return self._report.verdict(self._plan, self._observed, self._retries.standing(), late)
 
     def _stop(self) -> int:
         """A sidecar releases what its settings say, in bounded time; an init run that is stopped has not succeeded."""
@@ -331,16 +332,14 @@ class Agent:
             self._drain(deadline, {LAST_LOOK})
         released = make_release(self._view.observed(), self._claims, self._config, told)
         # Each alone: there is no time for a second attempt at what was refused together.
-        for batch in batches(released, alone=lambda _: True):
-            keys = tuple(action.key for action in batch)
-            self._jobs.submit(keys, batch, partial(apply_vpc, self._outside.ec2, batch))
+        self._call(batches(released, alone=lambda _: True))
         self._drain(deadline, self._jobs.running)
         failed = self._jobs.running | set(self._retries.standing())
         gone = {action.address for action in released if action.key not in failed}
         self._store.save({address: claim for address, claim in self._claims.items() if address not in gone})
         self._report.flush()
         event(log, logging.INFO, "stopped", released=",".join(sorted(map(str, gone))) or "none")
-        return EXIT_OK
+        return OK
 
     def _drain(self, deadline: float, keys: set[Key]) -> None:
         """Wait for these of the calls under way, until the deadline."""

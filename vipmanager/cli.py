@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from vipmanager import __version__, logs
 from vipmanager.config import Config, is_setting, load
-from vipmanager.errors import CallError, ConfigError
+from vipmanager.errors import ConfigError
+from vipmanager.ports import DiscoveryPort
 
 log = logging.getLogger("vipmanager")
 
@@ -128,13 +129,9 @@ def _collect_garbage_again() -> None:
     gc.enable()
 
 
-def region(environment: Mapping[str, str], imds: object) -> str:
+def region(environment: Mapping[str, str], imds: DiscoveryPort) -> str:
     """The SDK's own setting, else the instance's. Raises CallError."""
     for key in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         if environment.get(key):
             return environment[key]
-    found = imds.region()  # type: ignore[attr-defined]
-    return str(found)
-
-
-__all__ = ["CallError", "main", "parse", "region", "run", "settings"]
+    return imds.region()

@@ -21,9 +21,8 @@ OK, FAILED = 0, 1
 class Report:
     """Remembers what was said. Used from the agent's thread only."""
 
-    def __init__(self, config: Config, sidecar: bool) -> None:
+    def __init__(self, config: Config) -> None:
         self._config = config
-        self._sidecar = sidecar
         self._problems: frozenset[Problem] = frozenset()
         self._foreign: set[tuple[str, str]] = set()
         self._known: set[str] = set()

@@ -9,9 +9,9 @@ import pytest
 
 from tests.unit.agents import DESCRIBES, PEER, TABLES, WRITES, Pod, Pods, answered, events, settled
 from tests.unit.builders import mac
-from vipmanager.agent import EXIT_OK
 from vipmanager.errors import ErrorKind
 from vipmanager.plan.vpc import UNASSIGN_AFTER, WITHDRAW_ROUTES_AFTER
+from vipmanager.report import OK
 
 FIRST, SECOND, THIRD = "192.168.0.1", "192.168.0.2", "192.168.0.3"
 OWN, OWN6 = "10.10.1.50", "2600:1f14:0:1::50"
@@ -180,7 +180,7 @@ def test_a_restarted_container_remembers_what_it_conceded(pods: Pods, caplog: py
     take_over(pod)
     pod.pass_time(361.0)
     pod.wait(lambda: len(events(caplog, "conceded")) == 1)
-    assert run.stop() == EXIT_OK
+    assert run.stop() == OK
     mark = pod.mark()
     pod.kernel.events.setblocking(False)
     pod.sidecar()

@@ -9,8 +9,8 @@ import pytest
 
 from tests.unit.agents import PEER, TABLES, Pod, Pods, Run, answered, events, settled
 from vipmanager import agent
-from vipmanager.agent import EXIT_OK
 from vipmanager.errors import ErrorKind
+from vipmanager.report import OK
 
 FIRST, SECOND, THIRD = "192.168.0.1", "192.168.0.2", "192.168.0.3"
 OWN, OWN6 = "10.10.1.50", "2600:1f14:0:1::50"
@@ -35,7 +35,7 @@ def started(pods: Pods, *addresses: str, **settings: str) -> tuple[Pod, Run]:
 
 def test_by_default_addresses_are_released_and_routes_stay(pods: Pods) -> None:
     pod, run = started(pods, FIRST, OWN, OWN6)
-    assert run.stop() == EXIT_OK
+    assert run.stop() == OK
     assert (pod.ec2.holder(OWN), pod.ec2.holder(OWN6)) == (None, None)
     assert pod.routed(FIRST)
 
@@ -43,14 +43,14 @@ def test_by_default_addresses_are_released_and_routes_stay(pods: Pods) -> None:
 def test_nothing_is_released_where_that_is_set(pods: Pods) -> None:
     pod, run = started(pods, FIRST, OWN, ReleaseOnExit="False")
     mark = pod.mark()
-    assert run.stop() == EXIT_OK
+    assert run.stop() == OK
     assert pod.calls(since=mark) == []
 
 
 def test_routes_that_are_still_ours_are_deleted_where_that_is_set(pods: Pods) -> None:
     pod, run = started(pods, FIRST, SECOND, DeleteRoutesOnExit="True")
     pod.ec2.put_route("rtb-2", f"{FIRST}/32", PEER)
-    assert run.stop() == EXIT_OK
+    assert run.stop() == OK
     assert pod.ec2.targets(f"{FIRST}/32") == dict.fromkeys(pod.region.tables) | {"rtb-2": PEER}
     assert pod.routed(SECOND, None)
 
@@ -61,7 +61,7 @@ def test_what_another_has_taken_over_does_not_keep_the_rest_from_being_released(
     caplog.set_level("INFO", "vipmanager")
     pod, run = started(pods, OWN, "10.10.1.51")
     pod.ec2.give(PEER, "10.10.1.51")
-    assert run.stop() == EXIT_OK
+    assert run.stop() == OK
     assert (pod.ec2.holder(OWN), pod.ec2.holder("10.10.1.51")) == (None, PEER)
     (facts,) = events(caplog, "stopped")
     assert facts["released"] == OWN  # and no word of what was not
@@ -70,7 +70,7 @@ def test_what_another_has_taken_over_does_not_keep_the_rest_from_being_released(
 def test_what_could_not_be_released_is_remembered(pods: Pods) -> None:
     pod, run = started(pods, OWN)
     pod.ec2.faults.fail("unassign", ErrorKind.RETRY)
-    assert run.stop() == EXIT_OK
+    assert run.stop() == OK
     assert pod.ec2.holder(OWN) == "eni-1"
     mark = pod.mark()
     pod.sidecar()
@@ -90,7 +90,7 @@ def test_a_call_that_hangs_does_not_keep_it_from_stopping(
     run = pod.sidecar()
     pod.wait(lambda: len(pod.calls(operation)) >= 1)
     try:
-        assert run.stop() == EXIT_OK
+        assert run.stop() == OK
     finally:
         go_on.set()
 
@@ -104,7 +104,7 @@ def test_a_call_that_hangs_does_not_keep_addresses_from_being_released(
     pod.kernel.set_addresses("net1", FIRST, OWN, THIRD)
     pod.wait(lambda: len(pod.calls("create_route")) > TABLES)
     try:
-        assert run.stop() == EXIT_OK
+        assert run.stop() == OK
         assert pod.ec2.holder(OWN) is None and pod.routed(FIRST, None)
         assert [facts["released"] for facts in events(caplog, "stopped")] == [f"{OWN},{FIRST}"]
     finally:
@@ -117,6 +117,6 @@ def test_it_may_be_stopped_before_it_has_begun(pods: Pods, monkeypatch: pytest.M
     go_on = pod.ec2.faults.hang("warm_up")
     run = pod.sidecar()
     try:
-        assert run.stop() == EXIT_OK
+        assert run.stop() == OK
     finally:
         go_on.set()

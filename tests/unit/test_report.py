@@ -42,7 +42,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Log:
 
 @pytest.fixture
 def report() -> Report:
-    return Report(DEFAULTS, sidecar=True)
+    return Report(DEFAULTS)
 
 
 def decide(report: Report, after: Claims, before: Claims, seen: Any = HELD) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -142,7 +143,7 @@ class NetlinkClient:
 
 def failure(what: str, number: int) -> Failure:
     """A kernel error, classified by its errno."""
-    name, text = errno.errorcode.get(number, str(number)), _strerror(number)
+    name, text = errno.errorcode.get(number, str(number)), os.strerror(number)
     if number in (errno.EPERM, errno.EACCES):
         return Failure(
             ErrorKind.DENIED,
@@ -153,12 +154,6 @@ def failure(what: str, number: int) -> Failure:
         )
     kind = ErrorKind.RETRY if number in RETRY_ERRNOS else ErrorKind.INVALID
     return Failure(kind, f"netlink: {what}", name, text)
-
-
-def _strerror(number: int) -> str:
-    import os
-
-    return os.strerror(number)
 
 
 def _floating(message: Any) -> Iterator[Address]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from vipmanager.config import Config
 from vipmanager.model import Address, Eni, Network, PlacementKind, Problem, Subnet
@@ -22,8 +23,6 @@ class Placement:
 
 def host_network(address: Address) -> Network:
     """The /32 or /128 of an address."""
-    from ipaddress import ip_network
-
     return ip_network(address)
 
 

@@ -9,12 +9,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from vipmanager.actions import (
+    Need,
+    Plan,
+    PodAction,
+    SetRoute,
+    VpcAction,
+)
 from vipmanager.apply import Done, Jobs, Key, RetryBook, apply_pod, apply_vpc, batches
 from vipmanager.claims import ClaimStore
 from vipmanager.config import Config
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
-from vipmanager.model import Address, Claim, Need, Observed, PlacementKind, Plan, PodAction, SetRoute, VpcAction
+from vipmanager.model import Address, Claim, Observed, PlacementKind
 from vipmanager.observe import SETTLE, View, discover, known_to_imds
 from vipmanager.plan import make_plan, make_release, needs_holder
 from vipmanager.ports import DiscoveryPort, Ec2Port, NetlinkPort

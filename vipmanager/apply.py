@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vipmanager.errors import CallError, ErrorKind, Failure
-from vipmanager.model import (
+from vipmanager.actions import (
     AddPodRule,
     AssignAddress,
     DeletePodRoute,
@@ -24,6 +23,7 @@ from vipmanager.model import (
     UnassignAddress,
     VpcAction,
 )
+from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.ports import Ec2Port, NetlinkPort
 
 WORKERS = 16

@@ -6,56 +6,43 @@ it.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, NamedTuple
 
 from vipmanager.errors import ConfigError
 from vipmanager.model import Network
+from vipmanager.model_node import Floating, FloatingMode, HealthCheck
+from vipmanager.parsers import (
+    Invalid,
+    TagSelector,
+    one_of,
+    parse_boolean,
+    parse_directory,
+    parse_eips,
+    parse_floating,
+    parse_health_check,
+    parse_lease_name,
+    parse_peer,
+    parse_role,
+    parse_subnet_cidr,
+    parse_tags,
+    parse_tristate,
+    seconds,
+    whole,
+)
 
-TRUE_WORDS = frozenset(("true", "yes", "on", "1"))
-FALSE_WORDS = frozenset(("false", "no", "off", "0"))
-PEERS_KEY = re.compile(r"Intf([1-9][0-9]?)Peers")
-ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+")
-BOOLEANS = "true/false/yes/no/on/off/1/0"
-
-
-class Invalid(ValueError):
-    """A value is not accepted; the message says what is."""
-
-
-@dataclass(frozen=True)
-class TagSelector:
-    """Which route tables `VPCRTTag` means: all of them, or those that carry every one of the tags.
-
-    A tag's value may be None (any value) and may hold the wildcards * and ? as EC2's own filters do.
-    """
-
-    tags: tuple[tuple[str, str | None], ...] = ()
-
-    def matches(self, tags: Mapping[str, str]) -> bool:
-        """True when every wanted tag is there."""
-        return all(key in tags and (value is None or _like(tags[key], value)) for key, value in self.tags)
-
-    def __str__(self) -> str:
-        return ",".join(key if value is None else f"{key}={value}" for key, value in self.tags) or "ALL"
-
-
-def _like(text: str, pattern: str) -> bool:
-    """EC2's wildcards are * and ?; a bracket, which fnmatch knows as well, means itself."""
-    return fnmatchcase(text, pattern.replace("[", "[[]"))
+INTERFACE_KEY = re.compile(r"Intf([1-9][0-9]?)(Peers|EIPs)")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Every setting, parsed. `peers` maps an ENI device index to its peers; None in a tri-state means automatic."""
+    """Every setting, parsed. `peers` and `eips` are by ENI device index; None in a tri-state means automatic."""
 
     peers: Mapping[int, tuple[Network, ...]] = field(default_factory=dict)
-    route_tables: TagSelector = TagSelector()
+    route_tables: TagSelector = field(default_factory=TagSelector)
     sidecar: bool = False
     subnet_routes: bool = False
     source_routing: bool | None = None
@@ -67,103 +54,19 @@ class Config:
     release_on_exit: bool = True
     delete_routes_on_exit: bool = False
     state_dir: str = "/run/vipmanager"
+    eips: Mapping[int, Mapping[IPv4Address, str]] = field(default_factory=dict)
+    floating: Floating = field(default_factory=Floating)
+    floating_mode: FloatingMode = FloatingMode.ADDRESS
+    floating_subnet: IPv4Network | None = None
+    lease_name: str = "vipmanager"
+    lease_duration: int = 6
+    renew_deadline: float = 4.0
+    retry_period: float = 1.0
+    health_check: HealthCheck | None = None
+    health_threshold: int = 3
     log_level: str = "INFO"
     log_format: str = "text"
     warnings: tuple[str, ...] = ()
-
-
-def parse_boolean(text: str) -> bool:
-    """Any of the accepted words for true and false, in any case. Raises Invalid."""
-    word = text.lower()
-    if word in TRUE_WORDS:
-        return True
-    if word in FALSE_WORDS:
-        return False
-    raise Invalid(f"accepted: {BOOLEANS}")
-
-
-def parse_tristate(text: str) -> bool | None:
-    """A boolean, or `auto` for None. Raises Invalid."""
-    if text.lower() == "auto":
-        return None
-    try:
-        return parse_boolean(text)
-    except Invalid:
-        raise Invalid(f"accepted: auto/{BOOLEANS}") from None
-
-
-def parse_tags(text: str) -> TagSelector:
-    """`ALL`, or comma-separated `key` and `key=value`. Raises Invalid."""
-    if text.upper() == "ALL":
-        return TagSelector()
-    tags: list[tuple[str, str | None]] = []
-    for item in text.split(","):
-        key, equals, value = item.strip().partition("=")
-        if not key.strip():
-            raise Invalid(f"the tag {item.strip()!r} has no key; accepted: ALL, key, key=value, or several with commas")
-        tags.append((key.strip(), value.strip() if equals else None))
-    return TagSelector(tuple(tags))
-
-
-def one_of(*words: str) -> Callable[[str], str]:
-    """A parser for one of some words, in any case; it returns the word as it is written here."""
-
-    def parse(text: str) -> str:
-        for word in words:
-            if text.lower() == word.lower():
-                return word
-        raise Invalid(f"accepted: {', '.join(words)}")
-
-    return parse
-
-
-def seconds(minimum: float, zero: str = "") -> Callable[[str], float]:
-    """A parser for a number of seconds of at least `minimum`; 0 is accepted too where `zero` says what it means."""
-
-    def parse(text: str) -> float:
-        accepted = f"accepted: a number of seconds, {minimum:g} or more" + (f", or 0 ({zero})" if zero else "")
-        try:
-            value = float(text)
-        except ValueError:
-            raise Invalid(accepted) from None
-        if not math.isfinite(value) or (value < minimum and not (zero and value == 0)):
-            raise Invalid(accepted)
-        return value
-
-    return parse
-
-
-def parse_role(text: str) -> str:
-    """The ARN of an IAM role. Raises Invalid."""
-    if not ROLE_ARN.fullmatch(text):
-        raise Invalid("accepted: a role ARN such as arn:aws:iam::123456789012:role/name")
-    return text
-
-
-def parse_directory(text: str) -> str:
-    """An absolute path. Raises Invalid."""
-    if not text.startswith("/") or "\0" in text:
-        raise Invalid("accepted: an absolute path")
-    return text
-
-
-def parse_peer(text: str) -> Network:
-    """One host or network. Raises Invalid, with the network meant where host bits are set."""
-    try:
-        peer = ip_network(text)
-    except ValueError:
-        try:
-            meant = ip_network(text, strict=False)
-        except ValueError:
-            raise Invalid(f"{text!r} is no address or network; accepted: 10.0.0.1, 10.0.0.0/24, fd00::/64") from None
-        raise Invalid(f"{text!r} has host bits set; did you mean {meant}, or the host {text.split('/')[0]}?") from None
-    if peer.prefixlen == 0:
-        raise Invalid(
-            f'{text!r} would take the pod\'s way to AWS too; use UseSBR: "True" for a default route by source'
-        )
-    if peer.is_multicast or peer.is_loopback or peer.network_address.is_unspecified:
-        raise Invalid(f"{text!r} can be no peer (multicast, loopback or unspecified)")
-    return peer
 
 
 class Setting(NamedTuple):
@@ -204,6 +107,26 @@ SETTINGS: tuple[Setting, ...] = (
             "… and deletes the routes that still point to its ENI"),
     Setting("StateDir", "state_dir", "/run/vipmanager", parse_directory,
             "where claims and status are kept; use an emptyDir, so that they outlive a container restart"),
+    Setting("FLOATING_IP", "floating", "", parse_floating,
+            "`nodeport`: what floats between nodes: IPv4 and IPv6 addresses and Elastic IPs (`eipalloc-…`), "
+            "comma-separated"),
+    Setting("FloatingMode", "floating_mode", "address",
+            lambda text: FloatingMode(one_of(*(mode.value for mode in FloatingMode))(text)),
+            "`nodeport`: how it floats: `address`, `route`, `eni` or `subnet`"),
+    Setting("FloatingSubnetCidr", "floating_subnet", "", parse_subnet_cidr,
+            "`nodeport`, mode `subnet`: the CIDR of the subnet that follows the holder"),
+    Setting("LeaseName", "lease_name", "vipmanager", parse_lease_name,
+            "`nodeport`: the Lease by which the nodes agree who holds; one for each Deployment"),
+    Setting("LeaseDuration", "lease_duration", "6", whole(2, 3600, "seconds"),
+            "`nodeport`: seconds without a renewal after which another node takes over"),
+    Setting("RenewDeadline", "renew_deadline", "4", seconds(0.5),
+            "`nodeport`: seconds without a renewal after which the holder stops; at most LeaseDuration - 1"),
+    Setting("RetryPeriod", "retry_period", "1", seconds(0.1),
+            "`nodeport`: seconds between renewals; RenewDeadline must be at least 1.2 times as long"),
+    Setting("HealthCheck", "health_check", "", parse_health_check,
+            "`nodeport`: what the holder checks on its node: `tcp://:30007` or `http://:30007/path`"),
+    Setting("HealthThreshold", "health_threshold", "3", whole(1, 1000, "failures in a row"),
+            "`nodeport`: failures in a row after which the holder offers the address to a healthy node"),
     Setting("LogLevel", "log_level", "INFO", one_of("DEBUG", "INFO", "WARNING", "ERROR"),
             "`DEBUG`, `INFO`, `WARNING` or `ERROR`"),
     Setting("LogFormat", "log_format", "text", one_of("text", "json"), "`text` or `json`"),
@@ -211,6 +134,10 @@ SETTINGS: tuple[Setting, ...] = (
 
 PEERS_MEANING = (
     "comma-separated peer hosts and networks (IPv4 and IPv6) reached through the pod interface on ENI device index N"
+)
+EIPS_MEANING = (
+    "comma-separated `address=eipalloc-…`: Elastic IPs bound to `eni-address`es of the pod interface on ENI device "
+    "index N"
 )
 
 
@@ -233,27 +160,109 @@ def load(values: Mapping[str, str]) -> Config:
                 parsed[setting.field] = setting.parse(text)
         except Invalid as wrong:
             problems.append(f"{setting.key}={text!r}: {wrong}")
-    peers = dict(_read_peers(values, problems))
+    peers: dict[int, tuple[Network, ...]] = {}
+    eips: dict[int, Mapping[IPv4Address, str]] = {}
+    for key, kind, index in _interface_keys(values, problems):
+        if kind == "Peers":
+            peers.update({index: found} if (found := _read_peers(key, values[key], problems)) else {})
+        else:
+            eips.update({index: bound} if (bound := _read_eips(key, values[key], problems)) else {})
+    config = Config(peers=peers, eips=eips, warnings=tuple(_peer_conflicts(peers)), **parsed)
+    problems += [*_lease_problems(config), *_eip_problems(eips)]
     if problems:
         raise ConfigError(problems)
-    return Config(peers=peers, warnings=tuple(_peer_conflicts(peers)), **parsed)
+    return config
 
 
-def _read_peers(values: Mapping[str, str], problems: list[str]) -> Iterator[tuple[int, tuple[Network, ...]]]:
+def check_nodeport(config: Config) -> None:
+    """What the nodeport mode needs besides. Raises ConfigError with every problem found."""
+    problems = []
+    floating, mode = config.floating, config.floating_mode
+    if not floating.addresses and not floating.eips:
+        problems.append(
+            "FLOATING_IP='': nothing floats; accepted: an IPv4 or IPv6 address, eipalloc-…, or several with commas"
+        )
+    partners = list(floating.partners(mode).values())
+    if partners.count(None) > 1:
+        problems.append(
+            f"FLOATING_IP={str(floating)!r}: {partners.count(None)} Elastic IPs have no floating IPv4 address to be "
+            "bound to, and the holder's primary address can have one only; add an address for each, or use several "
+            "Deployments"
+        )
+    problems += _subnet_problems(config)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _subnet_problems(config: Config) -> Iterator[str]:
+    cidr, mode, floating = config.floating_subnet, config.floating_mode, config.floating
+    if mode is not FloatingMode.SUBNET:
+        if cidr is not None:
+            yield f"FloatingSubnetCidr={str(cidr)!r}: only FloatingMode subnet has a use for it"
+        return
+    if cidr is None:
+        yield "FloatingSubnetCidr='': FloatingMode subnet needs it: a CIDR of the VPC that is in no other subnet"
+        return
+    for address in floating.addresses:
+        if address not in cidr:
+            yield f"FLOATING_IP={str(floating)!r}: {address} does not lie in FloatingSubnetCidr {cidr}"
+        elif int(address) - int(cidr[0]) < 4 or address == cidr[-1]:
+            yield f"FLOATING_IP={str(floating)!r}: AWS reserves {address} in {cidr} (first four, last)"
+
+
+def _lease_problems(config: Config) -> Iterator[str]:
+    """The holder must have stopped, and its kernel taken the address off, before another node may take over."""
+    if config.renew_deadline > config.lease_duration - 1:
+        yield (
+            f"RenewDeadline={config.renew_deadline:g}: accepted: at most LeaseDuration - 1 = "
+            f"{config.lease_duration - 1:g}, so that the holder has stopped before another node takes over"
+        )
+    if config.renew_deadline < 1.2 * config.retry_period:
+        yield (
+            f"RetryPeriod={config.retry_period:g}: accepted: at most RenewDeadline / 1.2 = "
+            f"{config.renew_deadline / 1.2:.4g}, so that a renewal can be repeated in time"
+        )
+
+
+def _interface_keys(values: Mapping[str, str], problems: list[str]) -> Iterator[tuple[str, str, int]]:
+    """The `IntfN…` keys: the key, what it sets, and N."""
     for key in sorted(key for key in values if key.startswith("Intf")):
-        match = PEERS_KEY.fullmatch(key)
-        if not match:
-            hint = "device index 0 is the node's primary interface" if key == "Intf0Peers" else "unknown setting"
-            problems.append(f"{key}={values[key]!r}: {hint}; accepted: Intf1Peers, Intf2Peers, … Intf99Peers")
+        match = INTERFACE_KEY.fullmatch(key)
+        if match:
+            yield key, match[2], int(match[1])
             continue
-        peers: dict[Network, None] = {}
-        for item in filter(None, (part.strip() for part in values[key].split(","))):
-            try:
-                peers[parse_peer(item)] = None
-            except Invalid as wrong:
-                problems.append(f"{key}: {wrong}")
-        if peers:
-            yield int(match[1]), tuple(peers)
+        zero = key in ("Intf0Peers", "Intf0EIPs")
+        hint = "device index 0 is the node's primary interface" if zero else "unknown setting"
+        problems.append(
+            f"{key}={values[key]!r}: {hint}; accepted: Intf1Peers, Intf2Peers, … Intf99Peers, Intf1EIPs, … Intf99EIPs"
+        )
+
+
+def _read_peers(key: str, text: str, problems: list[str]) -> tuple[Network, ...]:
+    peers: dict[Network, None] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            peers[parse_peer(item)] = None
+        except Invalid as wrong:
+            problems.append(f"{key}: {wrong}")
+    return tuple(peers)
+
+
+def _read_eips(key: str, text: str, problems: list[str]) -> Mapping[IPv4Address, str]:
+    try:
+        return parse_eips(text)
+    except Invalid as wrong:
+        problems.append(f"{key}={text!r}: {wrong}")
+        return {}
+
+
+def _eip_problems(eips: Mapping[int, Mapping[IPv4Address, str]]) -> Iterator[str]:
+    """An Elastic IP can be bound to one address, whatever the interface."""
+    first: dict[str, int] = {}
+    for index in sorted(eips):
+        for allocation in eips[index].values():
+            if first.setdefault(allocation, index) != index:
+                yield f"Intf{index}EIPs: {allocation} is in Intf{first[allocation]}EIPs too; it has one address only"
 
 
 def _peer_conflicts(peers: Mapping[int, tuple[Network, ...]]) -> Iterator[str]:

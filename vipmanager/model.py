@@ -1,11 +1,10 @@
-"""The words of the design as frozen values: what is observed, what is claimed, what is to be done.
+"""The words of the design as frozen values: what is observed and what is claimed.
 
 Times are seconds of CLOCK_MONOTONIC, passed in by whoever reads the clock.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -70,6 +69,16 @@ class EniState:
 
 
 @dataclass(frozen=True)
+class Attachment:
+    """An ENI's attachment to an instance; `status` is attaching, attached, detaching or detached."""
+
+    id: str
+    instance_id: str
+    device_index: int
+    status: str
+
+
+@dataclass(frozen=True)
 class EniDescription:
     """One network interface as DescribeNetworkInterfaces tells it, before it is split into `Eni` and `EniState`."""
 
@@ -83,14 +92,21 @@ class EniDescription:
     primary: frozenset[Address]
     source_dest_check: bool
     live: bool
+    attachment: Attachment | None = None
+    zone: str = ""
+    groups: tuple[str, ...] = ()
+    prefixes: tuple[Network, ...] = ()  # delegated to it
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Subnet:
-    """A subnet of the VPC and its CIDRs, both families."""
+    """A subnet of the VPC and its CIDRs, both families; `zone` is its Availability Zone."""
 
     id: str
     cidrs: tuple[Network, ...]
+    zone: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -217,180 +233,3 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.text}"
-
-
-class Change(ABC):
-    """One thing to be done. It prints as an operator would say it."""
-
-    @property
-    @abstractmethod
-    def key(self) -> tuple[str, ...]:
-        """What it changes: two changes with one key are never under way at the same time."""
-
-
-@dataclass(frozen=True)
-class SetRoute(Change):
-    """Point `destination` in a route table at an ENI; `replaces` is the present target, empty when there is none."""
-
-    table_id: str
-    destination: Network
-    eni_id: str
-    replaces: str
-    address: Address
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return ("route", self.table_id, str(self.destination))
-
-    def __str__(self) -> str:
-        verb = "replace" if self.replaces else "create"
-        return f"{verb} route table={self.table_id} destination={self.destination} eni={self.eni_id}"
-
-
-@dataclass(frozen=True)
-class DeleteRoute(Change):
-    """Take back a route that was last seen pointing at our ENI."""
-
-    table_id: str
-    destination: Network
-    eni_id: str
-    address: Address
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return ("route", self.table_id, str(self.destination))
-
-    def __str__(self) -> str:
-        return f"delete route table={self.table_id} destination={self.destination} eni={self.eni_id}"
-
-
-@dataclass(frozen=True)
-class AssignAddress(Change):
-    """Make an address a secondary address of an ENI (IPv4: taken over from any other ENI)."""
-
-    eni_id: str
-    address: Address
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return ("address", str(self.address))
-
-    def __str__(self) -> str:
-        return f"assign address={self.address} eni={self.eni_id}"
-
-
-@dataclass(frozen=True)
-class UnassignAddress(Change):
-    """Remove an address from an ENI: to release it, or to free an IPv6 address for a take-over."""
-
-    eni_id: str
-    address: Address
-    why: str
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return ("address", str(self.address))
-
-    def __str__(self) -> str:
-        return f"unassign address={self.address} eni={self.eni_id} why={self.why}"
-
-
-@dataclass(frozen=True)
-class DisableSourceDestCheck(Change):
-    """Let an ENI pass packets for addresses that are not its own; routed placements need it."""
-
-    eni_id: str
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return ("check", self.eni_id)
-
-    def __str__(self) -> str:
-        return f"disable source/dest check eni={self.eni_id}"
-
-
-@dataclass(frozen=True)
-class SetPodRoute(Change):
-    """Add or replace a route of the pod."""
-
-    route: PodRoute
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return ("pod-route", str(self.route.table), self.route.destination)
-
-    def __str__(self) -> str:
-        r = self.route
-        return f"set pod route destination={r.destination} via={r.gateway} device={r.device} table={r.table}"
-
-
-@dataclass(frozen=True)
-class DeletePodRoute(Change):
-    """Delete a route of the pod that is ours and no longer wanted."""
-
-    route: PodRoute
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return ("pod-route", str(self.route.table), self.route.destination)
-
-    def __str__(self) -> str:
-        r = self.route
-        return f"delete pod route destination={r.destination} via={r.gateway} device={r.device} table={r.table}"
-
-
-@dataclass(frozen=True)
-class AddPodRule(Change):
-    """Add a source rule of the pod."""
-
-    rule: PodRule
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return ("pod-rule", self.rule.source, str(self.rule.table))
-
-    def __str__(self) -> str:
-        return f"add pod rule from={self.rule.source} table={self.rule.table}"
-
-
-@dataclass(frozen=True)
-class DeletePodRule(Change):
-    """Delete a source rule of the pod that is ours and no longer wanted."""
-
-    rule: PodRule
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return ("pod-rule", self.rule.source, str(self.rule.table))
-
-    def __str__(self) -> str:
-        return f"delete pod rule from={self.rule.source} table={self.rule.table}"
-
-
-Withdrawal = DeleteRoute | UnassignAddress
-VpcAction = SetRoute | AssignAddress | Withdrawal | DisableSourceDestCheck
-PodAction = SetPodRoute | DeletePodRoute | AddPodRule | DeletePodRule
-Action = VpcAction | PodAction
-
-
-class Need(Enum):
-    """A fact that the plan lacks."""
-
-    TABLES = "route tables"
-    STATES = "the worker's ENIs"
-    SUBNETS = "subnets"
-    HOLDERS = "holders of addresses"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one round decided: sorted actions, what cannot be done, and the claims as they stand after deciding.
-
-    `needs` says which facts would let it decide more, `wake_at` when it would decide more by time passing alone.
-    """
-
-    actions: tuple[Action, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    claims: Claims = field(default_factory=dict)
-    needs: frozenset[Need] = frozenset()
-    wake_at: float | None = None

@@ -10,15 +10,18 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from vipmanager.config import TagSelector
-from vipmanager.errors import CallError, ErrorKind, Failure
-from vipmanager.logs import event
-from vipmanager.model import (
+from vipmanager.actions import (
     Action,
-    Address,
     AssignAddress,
     DeleteRoute,
     DisableSourceDestCheck,
+    SetRoute,
+    UnassignAddress,
+)
+from vipmanager.errors import CallError, ErrorKind, Failure
+from vipmanager.logs import event
+from vipmanager.model import (
+    Address,
     Eni,
     EniDescription,
     EniState,
@@ -29,10 +32,9 @@ from vipmanager.model import (
     PodNetwork,
     Route,
     RouteTable,
-    SetRoute,
     Subnet,
-    UnassignAddress,
 )
+from vipmanager.parsers import TagSelector
 from vipmanager.ports import DiscoveryPort, Ec2Port, NetlinkPort
 
 log = logging.getLogger("vipmanager.observe")

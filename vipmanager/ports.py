@@ -6,7 +6,8 @@ went wrong. All of EC2's may be called from several threads at a time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Address
 from typing import Protocol
 
 from vipmanager.model import (
@@ -21,6 +22,7 @@ from vipmanager.model import (
     RouteTable,
     Subnet,
 )
+from vipmanager.model_node import ElasticIp, HostInterface, Lease, VpcCidr
 
 
 class Ec2Port(Protocol):
@@ -62,6 +64,66 @@ class Ec2Port(Protocol):
     def disable_source_dest_check(self, eni_id: str) -> None:
         """Idempotent."""
 
+    def elastic_ips(self, allocation_ids: Sequence[str]) -> tuple[ElasticIp, ...]:
+        """These Elastic IPs; one that does not exist in this account and region is left out."""
+
+    def associate(self, allocation_id: str, eni_id: str, address: IPv4Address) -> None:
+        """Bind an Elastic IP to a private address of an ENI, from wherever it was bound. One call."""
+
+
+class FloatingEc2Port(Ec2Port, Protocol):
+    """What the nodeport mode asks of EC2 besides: ENIs and subnets that follow the holder."""
+
+    def enis_of_instance(self, instance_id: str) -> tuple[EniDescription, ...]:
+        """Every ENI that is attached, attaching or detaching; of all network cards."""
+
+    def enis_tagged(self, vpc_id: str, key: str, value: str) -> tuple[EniDescription, ...]:
+        """The ENIs of the VPC that carry a tag, attached or not."""
+
+    def enis_in_subnet(self, subnet_id: str) -> tuple[EniDescription, ...]:
+        """Every ENI of a subnet; delegated prefixes are in `prefixes`."""
+
+    def create_eni(
+        self,
+        subnet_id: str,
+        addresses: Sequence[Address],
+        groups: Sequence[str],
+        tags: Mapping[str, str],
+        description: str,
+        token: str,
+    ) -> str:
+        """Make an ENI and return its id. The first IPv4 address is its primary one; without any EC2 chooses one.
+
+        The same `token` gives the same ENI again. LOST when one of the addresses is in use.
+        """
+
+    def attach_eni(self, eni_id: str, instance_id: str, device_index: int) -> None:
+        """Begin to attach. RACE when the index or the ENI was taken; LIMIT when the instance has no slot."""
+
+    def detach_eni(self, attachment_id: str, *, force: bool) -> None:
+        """Begin to detach; RACE when that attachment is gone or going already."""
+
+    def delete_eni(self, eni_id: str) -> None:
+        """One that does not exist is no error; RACE while it is attached."""
+
+    def create_subnet(self, vpc_id: str, cidr: Network, zone: str, tags: Mapping[str, str]) -> str:
+        """Make a subnet and return its id. RACE when its CIDR overlaps one that is there."""
+
+    def delete_subnet(self, subnet_id: str) -> None:
+        """One that does not exist is no error; RETRY while something is in it."""
+
+    def vpc_cidrs(self, vpc_id: str) -> tuple[VpcCidr, ...]:
+        """The VPC's IPv4 CIDRs with the state of each."""
+
+    def associate_vpc_cidr(self, vpc_id: str, cidr: Network) -> None:
+        """Begin to add an IPv4 CIDR to the VPC."""
+
+    def subnet(self, subnet_id: str) -> Subnet | None:
+        """One subnet, or None where there is none such."""
+
+    def instance_state(self, instance_id: str) -> str:
+        """pending, running, shutting-down, stopping, stopped or terminated; terminated where it is unknown."""
+
 
 class NetlinkPort(Protocol):
     """The pod's network namespace, through rtnetlink."""
@@ -83,6 +145,69 @@ class NetlinkPort(Protocol):
 
     def delete_rule(self, rule: PodRule) -> None:
         """A rule that is not there is no error."""
+
+
+class HostPort(Protocol):
+    """The node's network namespace: what NetlinkPort does to routes and rules, and addresses of its interfaces."""
+
+    def host_interfaces(self) -> tuple[HostInterface, ...]:
+        """Every interface but loopbacks, `eth0` included, in the kernel's order, with global-scope addresses."""
+
+    def put_address(self, device: int, address: Address, lifetime: int) -> None:
+        """Have the /32 or /128 on an interface for `lifetime` seconds from now, after which the kernel removes it.
+
+        Where it is already, the lifetime begins anew. Usable at once (no duplicate address detection).
+        """
+
+    def remove_address(self, device: int, address: Address) -> None:
+        """Whatever its prefix length; one that is not there is no error."""
+
+    def bring_up(self, device: int) -> None:
+        """Set an interface up."""
+
+    def pod_network(self) -> PodNetwork:
+        """The routes and rules that carry our protocol number."""
+
+    def set_route(self, route: PodRoute) -> None:
+        """See NetlinkPort."""
+
+    def delete_route(self, route: PodRoute) -> None:
+        """See NetlinkPort."""
+
+    def add_rule(self, rule: PodRule) -> None:
+        """See NetlinkPort."""
+
+    def delete_rule(self, rule: PodRule) -> None:
+        """See NetlinkPort."""
+
+
+class NeighbourPort(Protocol):
+    """Raw packets on the node's links; needs NET_RAW."""
+
+    def announce(self, device: str, mac: str, address: Address) -> None:
+        """A gratuitous ARP or an unsolicited neighbour advertisement. DENIED without NET_RAW."""
+
+    def echo(self, address: Address, timeout: float) -> bool:
+        """Whether the address answers an ICMP echo within `timeout` seconds. DENIED without NET_RAW."""
+
+
+class LeasePort(Protocol):
+    """One coordination.k8s.io Lease."""
+
+    def read(self) -> Lease | None:
+        """The lease, or None where there is none."""
+
+    def create(self, lease: Lease) -> Lease:
+        """Make it, renewed and acquired now; what was stored. RACE when there is one already."""
+
+    def update(self, lease: Lease, *, renew: bool, acquire: bool = False) -> Lease:
+        """Replace it where `version` is still the stored one, else RACE; what was stored.
+
+        `renew` stamps its renewal with the present time, `acquire` its acquisition; else both stay as they were read.
+        """
+
+    def watch(self, seen: Callable[[Lease | None], None], silence: float) -> None:
+        """Call `seen` with every change until the server ends the stream; RETRY after `silence` seconds of none."""
 
 
 class DiscoveryPort(Protocol):

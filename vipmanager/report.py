@@ -6,11 +6,19 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping
 
+from vipmanager.actions import Action, Plan, SetRoute
 from vipmanager.apply import Key, Retry
 from vipmanager.config import Config
 from vipmanager.errors import ErrorKind, Failure
 from vipmanager.logs import event
-from vipmanager.model import Action, Address, Claim, Claims, Observed, PlacementKind, Plan, Problem, SetRoute
+from vipmanager.model import (
+    Address,
+    Claim,
+    Claims,
+    Observed,
+    PlacementKind,
+    Problem,
+)
 from vipmanager.plan.claims import holdings
 
 log = logging.getLogger("vipmanager")

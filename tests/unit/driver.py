@@ -8,10 +8,11 @@ from tests.doubles.clock import StillClock
 from tests.doubles.ec2 import VPC, FakeEc2
 from tests.doubles.imds import FakeImds
 from tests.doubles.netlink import FakeNetlink
+from vipmanager.actions import Action, Need, Plan, PodAction
 from vipmanager.apply import apply_pod, apply_vpc
 from vipmanager.config import Config
 from vipmanager.errors import CallError, ErrorKind
-from vipmanager.model import Action, Claims, Need, PlacementKind, Plan, PodAction
+from vipmanager.model import Claims, PlacementKind
 from vipmanager.observe import View
 from vipmanager.plan import make_plan
 

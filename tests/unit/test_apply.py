@@ -10,6 +10,18 @@ import pytest
 from tests.doubles.clock import Bell
 from tests.doubles.ec2 import VPC, FakeEc2
 from tests.doubles.netlink import FakeNetlink
+from vipmanager.actions import (
+    AddPodRule,
+    AssignAddress,
+    DeletePodRoute,
+    DeletePodRule,
+    DeleteRoute,
+    DisableSourceDestCheck,
+    SetPodRoute,
+    SetRoute,
+    UnassignAddress,
+    VpcAction,
+)
 from vipmanager.apply import (
     PASSING,
     STANDING,
@@ -20,21 +32,7 @@ from vipmanager.apply import (
     batches,
 )
 from vipmanager.errors import CallError, ErrorKind, Failure
-from vipmanager.model import (
-    MAIN_TABLE,
-    AddPodRule,
-    AssignAddress,
-    DeletePodRoute,
-    DeletePodRule,
-    DeleteRoute,
-    DisableSourceDestCheck,
-    PodRoute,
-    PodRule,
-    SetPodRoute,
-    SetRoute,
-    UnassignAddress,
-    VpcAction,
-)
+from vipmanager.model import MAIN_TABLE, PodRoute, PodRule
 
 KEY = ("route", "rtb-1", "192.168.0.1/32")
 ROUTED = ip_network("192.168.0.1/32")

@@ -7,8 +7,9 @@ from ipaddress import ip_network
 
 import pytest
 
-from vipmanager.config import SETTINGS, Config, TagSelector, is_setting, load
+from vipmanager.config import SETTINGS, Config, is_setting, load
 from vipmanager.errors import ConfigError
+from vipmanager.parsers import TagSelector
 
 
 def problems(**values: str) -> tuple[str, ...]:
@@ -33,7 +34,7 @@ def test_an_empty_value_means_the_default() -> None:
 
 def test_each_field_has_one_setting() -> None:
     names = [setting.field for setting in SETTINGS]
-    assert sorted([*names, "peers", "warnings"]) == sorted(field.name for field in fields(Config))
+    assert sorted([*names, "eips", "peers", "warnings"]) == sorted(field.name for field in fields(Config))
 
 
 @pytest.mark.parametrize(

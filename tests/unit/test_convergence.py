@@ -21,8 +21,15 @@ from tests.doubles.imds import FakeImds
 from tests.doubles.netlink import FakeNetlink
 from tests.unit.builders import config, mac
 from tests.unit.driver import Driver
+from vipmanager.actions import Plan
 from vipmanager.config import Config
-from vipmanager.model import Address, Claim, Network, Observed, PlacementKind, Plan
+from vipmanager.model import (
+    Address,
+    Claim,
+    Network,
+    Observed,
+    PlacementKind,
+)
 from vipmanager.plan import make_plan
 
 SUBNET = {1: "10.10.1.0/24", 2: "10.10.2.0/24", 3: "10.10.3.0/24"}

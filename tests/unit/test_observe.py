@@ -10,17 +10,16 @@ from tests.doubles.ec2 import VPC, FakeEc2
 from tests.doubles.imds import FakeImds
 from tests.doubles.netlink import FakeNetlink
 from tests.unit.builders import NOW, OUTSIDE, config, eni, mac, table
-from vipmanager.errors import CallError, ErrorKind
-from vipmanager.model import (
+from vipmanager.actions import (
     Action,
     AssignAddress,
     DeleteRoute,
     DisableSourceDestCheck,
-    EniDescription,
-    RouteTable,
     SetRoute,
     UnassignAddress,
 )
+from vipmanager.errors import CallError, ErrorKind
+from vipmanager.model import EniDescription, RouteTable
 from vipmanager.observe import SETTLE, View, discover, known_to_imds
 
 ROUTED = f"{OUTSIDE}/32"

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from tests.unit.builders import DEFAULTS, NOW, OUTSIDE, claim, claims, holder, interface, observed, state, table
-from vipmanager.model import AssignAddress, Claim, Claims, Need, Observed, PlacementKind, Plan, RouteTable, SetRoute
+from vipmanager.actions import AssignAddress, Need, Plan, SetRoute
+from vipmanager.model import (
+    Claim,
+    Claims,
+    Observed,
+    PlacementKind,
+    RouteTable,
+)
 from vipmanager.plan import make_plan
 from vipmanager.plan.claims import SPLIT_AFTER
 

@@ -9,18 +9,20 @@ from ipaddress import ip_network
 import pytest
 
 from tests.unit.builders import OUTSIDE, OUTSIDE6, config, eni, interface, mac, observed
-from vipmanager.config import Config
-from vipmanager.model import (
-    MAIN_TABLE,
+from vipmanager.actions import (
     Action,
     AddPodRule,
     DeletePodRoute,
     DeletePodRule,
+    SetPodRoute,
+)
+from vipmanager.config import Config
+from vipmanager.model import (
+    MAIN_TABLE,
     Observed,
     PodNetwork,
     PodRoute,
     PodRule,
-    SetPodRoute,
 )
 from vipmanager.plan.pod import attachments, gateway, plan_pod
 

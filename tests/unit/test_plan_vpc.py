@@ -23,21 +23,18 @@ from tests.unit.builders import (
     subnet,
     table,
 )
-from vipmanager.config import Config
-from vipmanager.model import (
+from vipmanager.actions import (
     AssignAddress,
-    Claims,
     DeleteRoute,
     DisableSourceDestCheck,
     Need,
-    Observed,
-    PlacementKind,
     Plan,
-    PodNetwork,
     SetRoute,
     UnassignAddress,
     VpcAction,
 )
+from vipmanager.config import Config
+from vipmanager.model import Claims, Observed, PlacementKind, PodNetwork
 from vipmanager.plan import make_plan, make_release
 from vipmanager.plan.vpc import UNASSIGN_AFTER, WITHDRAW_ROUTES_AFTER
 

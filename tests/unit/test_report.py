@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tests.unit.builders import DEFAULTS, NOW, OUTSIDE, claim, claims, interface, mac, observed, table
+from vipmanager.actions import Need, Plan, SetRoute
 from vipmanager.apply import Retry
 from vipmanager.errors import ErrorKind, Failure
-from vipmanager.model import Claims, Need, Plan, Problem, SetRoute
+from vipmanager.model import Claims, Problem
 from vipmanager.report import Report
 
 ROUTED = f"{OUTSIDE}/32"

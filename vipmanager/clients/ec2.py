@@ -20,7 +20,14 @@ from vipmanager.clients.ec2_model import trimmed_model_path
 from vipmanager.clients.tls import share_authorities
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
-from vipmanager.model import Address, EniDescription, Network, Route, RouteTable, Subnet
+from vipmanager.model import (
+    Address,
+    EniDescription,
+    Network,
+    Route,
+    RouteTable,
+    Subnet,
+)
 
 log = logging.getLogger("vipmanager.ec2")
 

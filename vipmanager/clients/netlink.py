@@ -16,7 +16,13 @@ from typing import Any
 
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
-from vipmanager.model import Address, PodInterface, PodNetwork, PodRoute, PodRule
+from vipmanager.model import (
+    Address,
+    PodInterface,
+    PodNetwork,
+    PodRoute,
+    PodRule,
+)
 
 log = logging.getLogger("vipmanager.netlink")
 

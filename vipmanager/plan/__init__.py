@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from vipmanager.actions import Action, Need, Plan, Withdrawal
 from vipmanager.config import Config
-from vipmanager.model import Action, Address, Claims, Need, Observed, Plan, Problem, Withdrawal
+from vipmanager.model import Address, Claims, Observed, Problem
 from vipmanager.plan.claims import update
 from vipmanager.plan.placement import Placement, place
 from vipmanager.plan.pod import attachments, plan_pod

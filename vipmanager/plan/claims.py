@@ -10,7 +10,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from vipmanager.model import Address, Claim, Claims, Observed, PlacementKind, RouteTable
+from vipmanager.model import (
+    Address,
+    Claim,
+    Claims,
+    Observed,
+    PlacementKind,
+    RouteTable,
+)
 from vipmanager.plan.placement import Placement
 
 SPLIT_AFTER = 30.0

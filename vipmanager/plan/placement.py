@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 
 from vipmanager.config import Config
-from vipmanager.model import Address, Eni, Network, PlacementKind, Problem, Subnet
+from vipmanager.model import (
+    Address,
+    Eni,
+    Network,
+    PlacementKind,
+    Problem,
+    Subnet,
+)
 
 
 @dataclass(frozen=True)

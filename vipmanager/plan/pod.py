@@ -6,15 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from vipmanager.actions import (
+    Action,
+    AddPodRule,
+    DeletePodRoute,
+    DeletePodRule,
+    SetPodRoute,
+)
 from vipmanager.config import Config
 from vipmanager.model import (
     EC2_IPV6_GATEWAY,
     MAIN_TABLE,
-    Action,
-    AddPodRule,
     Address,
-    DeletePodRoute,
-    DeletePodRule,
     Eni,
     Network,
     Observed,
@@ -23,7 +26,6 @@ from vipmanager.model import (
     PodRoute,
     PodRule,
     Problem,
-    SetPodRoute,
 )
 
 TABLE_BASE = 100

@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vipmanager.config import Config
-from vipmanager.model import (
+from vipmanager.actions import (
     Action,
-    Address,
     AssignAddress,
-    Claim,
     DeleteRoute,
     DisableSourceDestCheck,
     Need,
-    Observed,
-    PlacementKind,
-    Problem,
     SetRoute,
     UnassignAddress,
     Withdrawal,
+)
+from vipmanager.config import Config
+from vipmanager.model import (
+    Address,
+    Claim,
+    Observed,
+    PlacementKind,
+    Problem,
 )
 from vipmanager.plan.claims import SPLIT_AFTER, Holding, Standing, holdings, is_split
 

@@ -1,0 +1,190 @@
+"""The words of the nodeport mode: what floats between nodes, the lease that says who holds it, the node's own side.
+
+Times are seconds of CLOCK_BOOTTIME, which goes on while a machine is suspended; they are passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address
+
+from vipmanager.errors import Failure
+from vipmanager.model import (
+    Address,
+    Eni,
+    EniDescription,
+    Holder,
+    Network,
+    PodNetwork,
+    RouteTable,
+    Subnet,
+)
+
+FLOATING_TAG = "vipmanager/floating"
+"""Marks the ENI and the subnet that are ours; the value is FLOATING_IP in its canonical form."""
+
+NO_MANAGE_TAG = "node.k8s.amazonaws.com/no_manage"
+"""Tells the VPC CNI to leave an ENI alone (amazon-vpc-cni-k8s, README)."""
+
+
+class FloatingMode(Enum):
+    """How floating addresses follow the holder."""
+
+    ADDRESS = "address"
+    ROUTE = "route"
+    ENI = "eni"
+    SUBNET = "subnet"
+
+
+@dataclass(frozen=True)
+class Floating:
+    """What FLOATING_IP asks for: private addresses, and Elastic IPs by allocation id, each in the order given."""
+
+    addresses: tuple[Address, ...] = ()
+    eips: tuple[str, ...] = ()
+
+    @property
+    def ipv4(self) -> tuple[IPv4Address, ...]:
+        """The IPv4 addresses; an Elastic IP can be bound to no other."""
+        return tuple(address for address in self.addresses if isinstance(address, IPv4Address))
+
+    def partners(self, mode: FloatingMode) -> Mapping[str, IPv4Address | None]:
+        """Each Elastic IP and the floating address it is bound to; None means the holder's primary address."""
+        private = self.ipv4 if mode is not FloatingMode.ROUTE else ()
+        return {eip: private[k] if k < len(private) else None for k, eip in enumerate(self.eips)}
+
+    def __str__(self) -> str:
+        return ",".join([*map(str, self.addresses), *self.eips])
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """What is asked of the node: `kind` tcp, http or https; an empty `host` is the node's primary address."""
+
+    kind: str
+    host: str
+    port: int
+    path: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}://{self.host}:{self.port}{self.path}"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A coordination.k8s.io Lease as it was read.
+
+    `holder` is empty when it was released, `duration` is in seconds, `renewed` and `acquired` are the times as they are
+    stored (other nodes' wall clocks: compared for equality only). `offered` says why the holder would give it up,
+    `wanted_by` who would take it then; both are annotations. `version` is the resourceVersion.
+    """
+
+    holder: str
+    duration: int
+    renewed: str
+    transitions: int
+    acquired: str = ""
+    offered: str = ""
+    wanted_by: str = ""
+    version: str = ""
+
+    @property
+    def life(self) -> tuple[str, str, int]:
+        """What a renewal changes, and what annotations written by others do not."""
+        return self.holder, self.renewed, self.transitions
+
+
+@dataclass(frozen=True)
+class Tenure:
+    """What the elector knows, published as one value.
+
+    `leading`: the lease is ours. Then act only before `until`; nobody else takes it before `expires`; `began` is when
+    it became ours, `renewed_at` when the last successful renewal was sent. `yielding_to`: vacate, then resign.
+    `holder` is who has it (empty: nobody, or not known), `since` the wall clock of its last change of hands as this
+    node saw it, `why` the reason.
+    """
+
+    leading: bool = False
+    began: float = 0.0
+    renewed_at: float = 0.0
+    until: float = 0.0
+    expires: float = 0.0
+    yielding_to: str = ""
+    holder: str = ""
+    since: float = 0.0
+    transitions: int = 0
+    why: str = ""
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class HostInterface:
+    """An interface of the node. `physical` is false for one that is made on top of another (VLAN, macvlan, ipvlan)."""
+
+    index: int
+    name: str
+    mac: str
+    up: bool
+    addresses: tuple[Address, ...]
+    physical: bool = True
+
+
+@dataclass(frozen=True)
+class ElasticIp:
+    """An Elastic IP and the ENI and private address it is bound to; both are empty while it is bound to nothing."""
+
+    allocation_id: str
+    public_ip: str
+    eni_id: str = ""
+    address: IPv4Address | None = None
+    seen: float = 0.0
+
+
+@dataclass(frozen=True)
+class VpcCidr:
+    """A CIDR of the VPC and the state of its association: associating, associated, failing, failed."""
+
+    cidr: Network
+    state: str
+
+
+@dataclass(frozen=True)
+class FloatingEnis:
+    """The ENIs that carry our tag, as they were seen at `seen`; there should be one at most."""
+
+    enis: tuple[EniDescription, ...]
+    seen: float
+
+
+@dataclass(frozen=True)
+class NodeObserved:
+    """The node and EC2 at one moment. A fact that has not been read yet is None or not in its mapping.
+
+    `enis`: the node's ENIs by MAC; `own`: what EC2 says of them by id, as of `own_seen`; `instances`: the state of
+    other instances by id, with the time it was seen.
+    """
+
+    at: float = 0.0
+    interfaces: tuple[HostInterface, ...] = ()
+    network: PodNetwork = field(default_factory=PodNetwork)
+    enis: Mapping[str, Eni] = field(default_factory=dict)
+    own: Mapping[str, EniDescription] = field(default_factory=dict)
+    own_seen: float = 0.0
+    held: Mapping[tuple[str, Address], float] = field(default_factory=dict)  # (ENI, address) → when it was seen there
+    checks_on: frozenset[str] = frozenset()  # the node's ENIs whose source/dest check is on
+    holders: Mapping[Address, Holder] = field(default_factory=dict)
+    tables: tuple[RouteTable, ...] | None = None
+    eips: Mapping[str, ElasticIp | None] = field(default_factory=dict)  # by allocation id; None: there is none such
+    floating: FloatingEnis | None = None
+    subnets: tuple[Subnet, ...] | None = None
+    subnets_seen: float = 0.0
+    vpc_cidrs: tuple[VpcCidr, ...] | None = None
+    vpc_cidrs_seen: float = 0.0
+    instances: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+
+    @property
+    def primary(self) -> Eni | None:
+        """The node's primary ENI."""
+        return next((eni for eni in self.enis.values() if eni.device_index == 0), None)

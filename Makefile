@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test bench check format clean
+.PHONY: help demo test bench check format clean kube-assets
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make bench    measure start-up, event-to-route latency, API calls and memory, beside a floor"
 	@echo "make check    format, lint, types, layers, docs in step with the code"
 	@echo "make format   mend what 'make check' says of format"
+	@echo "make kube-assets  build the etcd and kube-apiserver that the tests and the lab use when they are there"
 	@echo "make clean    remove .venv and what the tools left"
 
 demo: $(VENV)/.lab
@@ -47,3 +48,11 @@ $(VENV)/.lab $(VENV)/.test $(VENV)/.check: $(VENV)/.%: setup.cfg pyproject.toml
 	@$(PIP) --editable '.[$*]'
 	@$(BIN)/python -m vipmanager.clients.ec2_model >/dev/null
 	@touch $@
+
+# The real Kubernetes API for the tests and the lab, from the public Go modules that lab/kube/assets/*/go.sum pins.
+KUBERNETES_VERSION := v1.35.4
+ETCD_VERSION := v3.6.7
+KUBE_ASSETS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vipmanager/kube-assets/$(KUBERNETES_VERSION)-etcd-$(ETCD_VERSION)
+
+kube-assets:
+	@lab/kube/assets/build.sh "$(KUBE_ASSETS)" $(KUBERNETES_VERSION) $(ETCD_VERSION)

@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--foreground", action="store_true", help="stay, until Ctrl-C or SIGTERM")
     up.add_argument("--tables", type=int, default=4, help="route tables of the VPC (default 4)")
     up.add_argument("--latency", type=float, default=0.0, help="seconds that each EC2 call takes longer")
+    up.add_argument("--internet", action="store_true", help="with a host outside of the VPC, for Elastic IPs")
     up.set_defaults(run=_up)
 
     down = commands.add_parser("down", help="end the lab and everything in it")
@@ -87,6 +88,7 @@ def _up(arguments: argparse.Namespace) -> int:
     log = directory / "lab.log"
     argv = [sys.executable, "-m", "lab", "up", "--foreground"]
     argv += ["--tables", str(arguments.tables), "--latency", str(arguments.latency)]
+    argv += ["--internet"] if arguments.internet else []
     with open(log, "wb") as output:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -114,7 +116,7 @@ def _run_in_foreground(directory: Path, arguments: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: os.write(tell, b"."))
     try:
-        with Lab(route_tables=arguments.tables, latency=arguments.latency) as lab:
+        with Lab(route_tables=arguments.tables, latency=arguments.latency, internet=arguments.internet) as lab:
             server = control.ControlServer(lab, directory / "control.sock", on_down=lambda: os.write(tell, b"."))
             try:
                 print("the lab is up", flush=True)

@@ -1,4 +1,7 @@
-"""Ethernet frames as far as the lab's router has to understand them: ARP (RFC 826), neighbour discovery (RFC 4861)."""
+"""Ethernet frames as far as the lab's router has to understand them.
+
+ARP (RFC 826), neighbour discovery (RFC 4861), and the translation of an IPv4 address (RFC 3022).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,10 @@ _ARP_REQUEST, _ARP_REPLY = 1, 2
 _ARP_LENGTH = 14 + 28
 _ARP_ETHERNET_IPV4 = b"\x00\x01\x08\x00\x06\x04"
 _ICMPV6 = 58
+_TCP, _UDP = 6, 17
+_SOURCE, _DESTINATION = 26, 30  # where an IPv4 header has its addresses
+_HEADER_CHECKSUM = 24
+_CHECKSUMS = {_TCP: 16, _UDP: 6}  # where these have theirs
 _SOLICITATION, _ADVERTISEMENT = 135, 136
 _NEIGHBOUR_DISCOVERY = range(133, 138)
 _SOLICITATION_LENGTH = MIN_IPV6 + 24
@@ -74,6 +81,43 @@ def answer(question: Question, mac: bytes, *, is_router: bool = False) -> bytes:
     message = message[:2] + checksum.to_bytes(2, "big") + message[4:]
     header = struct.pack("!IHBB", 6 << 28, len(message), _ICMPV6, 255)
     return question.mac + mac + IPV6 + header + addresses + message
+
+
+def set_source(frame: bytearray, address: IPv4Address) -> None:
+    """Let an IPv4 packet come from another address."""
+    _translate(frame, _SOURCE, address.packed)
+
+
+def set_destination(frame: bytearray, address: IPv4Address) -> None:
+    """Let an IPv4 packet go to another address."""
+    _translate(frame, _DESTINATION, address.packed)
+
+
+def _translate(frame: bytearray, offset: int, new: bytes) -> None:
+    """Replace an address, and mend the checksums that it is part of.
+
+    TCP and UDP have it in their pseudo header, ICMP has not. Only the first fragment of a packet bears their header.
+    """
+    old = bytes(frame[offset : offset + 4])
+    frame[offset : offset + 4] = new
+    _mend_checksum(frame, _HEADER_CHECKSUM, old, new)
+    protocol, is_first = frame[23], not int.from_bytes(frame[20:22], "big") & 0x1FFF
+    if is_first and protocol in _CHECKSUMS:
+        position = 14 + (frame[14] & 15) * 4 + _CHECKSUMS[protocol]
+        if protocol == _UDP and not any(frame[position : position + 2]):  # it has no checksum
+            return
+        _mend_checksum(frame, position, old, new)
+        if protocol == _UDP and not any(frame[position : position + 2]):
+            frame[position : position + 2] = b"\xff\xff"  # RFC 768: what is computed as 0 is sent so
+
+
+def _mend_checksum(frame: bytearray, position: int, old: bytes, new: bytes) -> None:
+    """Equation 3 of RFC 1624, for two words at once: HC' = ~(~HC + ~m + m')."""
+    total = ~int.from_bytes(frame[position : position + 2], "big") & 0xFFFF
+    total += sum(~word & 0xFFFF for word in struct.unpack("!2H", old)) + sum(struct.unpack("!2H", new))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    frame[position : position + 2] = (~total & 0xFFFF).to_bytes(2, "big")
 
 
 def internet_checksum(data: bytes) -> int:

@@ -232,7 +232,8 @@ def _find(metadata: Mapping[str, str], wanted: str) -> str | None:
 
 def _metadata(state: VpcState, instance: Instance, role: str | None) -> Iterator[tuple[str, str]]:
     """Everything below /latest/meta-data/: path, text."""
-    enis = state.enis_of_instance(instance.instance_id)
+    # What is being attached is not shown yet; what is being detached, still.
+    enis = [eni for eni in state.enis_of_instance(instance.instance_id) if not eni.attaching]
     yield "ami-id", instance.image_id
     yield "instance-id", instance.instance_id
     yield "instance-type", instance.instance_type

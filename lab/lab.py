@@ -19,8 +19,12 @@ from lab.ec2.quotas import Quotas
 from lab.ec2.server import LabEc2
 from lab.environment import aws, without_aws
 from lab.fabric import ENDPOINT_ADDRESS, IMDS_ADDRESS, ControlNetwork, DataNetwork
-from lab.hosts import Host, Peer, Worker
+from lab.host import Host
+from lab.hosts import Internet, Peer, Worker
+from lab.hotplug import HotPlug
+from lab.http_prober import HttpProber
 from lab.imds import LabImds
+from lab.kube.labkube import LabKube
 from lab.netns import Namespace
 from lab.pod import Pod
 from lab.prober import Prober
@@ -47,10 +51,14 @@ class Lab:
         ipv6: bool = True,
         tls: bool = False,
         quotas: Quotas | None = None,
+        internet: bool = False,
+        kube: bool = False,
     ) -> None:
         """Nothing is made before __enter__().
 
-        `route_tables` ≥ 1 counts the main one; `latency` is EC2's, in seconds; `tls`: EC2 is reached as AWS is.
+        `route_tables` ≥ 1 counts the main one; `latency` is EC2's, in seconds; `tls`: EC2 is reached as AWS is;
+        `internet`: there is a host outside, and each table but the edge's has a default route to the internet gateway;
+        `kube`: there is a Kubernetes API, with an account for each worker.
         """
         if route_tables < 1:
             raise ValueError("a VPC has at least its main route table")
@@ -64,6 +72,10 @@ class Lab:
         self._route_tables = route_tables
         self._ipv6 = ipv6
         self._tls = tls
+        self._with_internet = internet
+        self._internet: Internet | None = None
+        self._with_kube = kube
+        self._kube: LabKube | None = None
         self._authorities: Path | None = None
         self._latency = latency
         self._pod_addresses = (str(_FIRST_POD_ADDRESS + number) for number in itertools.count())
@@ -93,6 +105,8 @@ class Lab:
             self.pods.clear()
             self.workers.clear()
             self.peers.clear()
+            self._internet = None
+            self._kube = None
         atexit.unregister(self.close)
 
     @property
@@ -109,6 +123,25 @@ class Lab:
     def floating_subnets(self) -> dict[str, str]:
         """CIDR → ID of the subnets that no ENI is in, for addresses that SubnetBasedLoopbacks moves by subnet."""
         return self.topology.floating_subnets
+
+    @property
+    def internet(self) -> Internet:
+        """The host outside the VPC. Raises LookupError when the lab was made without."""
+        if self._internet is None:
+            raise LookupError("the lab has an internet only when made with Lab(internet=True)")
+        return self._internet
+
+    @property
+    def kube(self) -> LabKube:
+        """The Kubernetes API. Raises LookupError when the lab was made without."""
+        if self._kube is None:
+            raise LookupError("the lab has a Kubernetes API only when made with Lab(kube=True)")
+        return self._kube
+
+    def allocate_eip(self) -> tuple[str, str]:
+        """Allocate an Elastic IP: its allocation ID, and the address for the world outside."""
+        made = self.ec2.admin().allocate_address(Domain="vpc")
+        return made["AllocationId"], made["PublicIp"]
 
     def env(self, worker: str) -> dict[str, str]:
         """The environment of a process on a worker. Each worker has access keys of its own."""
@@ -137,7 +170,7 @@ class Lab:
             self.pods.pop(name).close()
 
     def host(self, name: str) -> Host:
-        """The pod, worker or peer of this name. Raises LookupError."""
+        """The pod, worker or peer of this name, or "internet". Raises LookupError."""
         found = self._host(name)
         if found is None:
             raise LookupError(f"no pod, worker or peer {name}")
@@ -174,15 +207,24 @@ class Lab:
         """Start pinging the targets from a peer, each every `interval` seconds, in a process of its own."""
         return Prober(self.peers[peer], targets, interval)
 
+    def http_prober(self, host: str, url: str, interval: float = 0.02) -> HttpProber:
+        """Start asking the URL from a host, each `interval` seconds on a new connection, in a process of its own."""
+        return HttpProber(self.host(host), url, interval)
+
     def _host(self, name: str) -> Host | None:
-        return self.pods.get(name) or self.workers.get(name) or self.peers.get(name)
+        internet = self._internet if name == topology.INTERNET else None
+        return self.pods.get(name) or self.workers.get(name) or self.peers.get(name) or internet
 
     def _build(self) -> None:
         # What is closed first is registered last: the processes go before the network they use.
         self._resources.callback(self.ec2.close)
         self._resources.callback(self.imds.close)
         self.topology: Topology = topology.build(
-            self.ec2.admin(), route_tables=self._route_tables, workers=self._specs, ipv6=self._ipv6
+            self.ec2.admin(),
+            route_tables=self._route_tables,
+            workers=self._specs,
+            ipv6=self._ipv6,
+            internet=self._with_internet,
         )
         vpc = self._namespace("vpc")
         links.set_up_router(vpc)
@@ -205,6 +247,12 @@ class Lab:
         for spec in topology.PEERS:
             made = self.topology.machines[spec.name]
             self.peers[spec.name] = Peer(made.name, made.instance_id, made.enis[0], self._children, data)
+        if self._with_internet:
+            self._internet = Internet(topology.INTERNET, self._children, data)
+        if self._with_kube:
+            self._kube = LabKube(control.ns, self._children, self.workers)
+            self._resources.callback(self._kube.close)
+        self._resources.callback(HotPlug(self.ec2, self.workers).close)
         self.ec2.latency = self._latency
 
     def _namespace(self, name: str) -> Namespace:
@@ -221,7 +269,8 @@ class Lab:
         self.imds.register(worker.address, worker.instance_id)
 
     def _close_hosts(self) -> None:
-        for host in (*self.pods.values(), *self.workers.values(), *self.peers.values()):
+        internet = [self._internet] if self._internet else []
+        for host in (*self.pods.values(), *self.workers.values(), *self.peers.values(), *internet):
             host.ns.close()
 
 

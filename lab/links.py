@@ -8,6 +8,7 @@ import functools
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
@@ -22,6 +23,8 @@ _SIOCETHTOOL = 0x8946
 # ETHTOOL_S{TXCSUM,SG,TSO,GSO,GRO} of linux/ethtool.h. What a userland router reads from one interface it writes to
 # another, so every frame must be complete when it leaves its host: no checksum and no segmentation left to hardware.
 _OFFLOADS = (0x17, 0x19, 0x1F, 0x24, 0x2C)
+
+_RUNNING_WITHIN = 5.0  # seconds
 
 _IFF_UP = 1
 _RT_SCOPE_UNIVERSE = 0
@@ -108,17 +111,19 @@ def write_sysctls(ns: Namespace, values: Mapping[str, str]) -> None:
     ns.run(write)
 
 
-def make_pair(ns: Namespace, name: str, peer_ns: Namespace, peer_name: str, *, mac: str | None = None) -> None:
-    """Make a veth pair from `ns` to `peer_ns`, up and without offloads. `mac` is that of the end in `ns`."""
+def make_pair(
+    ns: Namespace, name: str, peer_ns: Namespace, peer_name: str, *, mac: str | None = None, up: bool = True
+) -> None:
+    """Make a veth pair from `ns` to `peer_ns`, without offloads. `mac` and `up` are of the end in `ns`."""
     peer = {"ifname": peer_name, "net_ns_fd": peer_ns.fileno()}
     extra = {"address": mac} if mac else {}
 
     def make(iproute: IPRoute) -> None:
         iproute.link("add", ifname=name, kind="veth", peer=peer, **extra)
-        _finish_link(iproute, name)
+        _finish_link(iproute, name, up=up)
 
     netlink(ns, make)
-    netlink(peer_ns, lambda iproute: _finish_link(iproute, peer_name))
+    netlink(peer_ns, lambda iproute: _finish_link(iproute, peer_name, up=True))
 
 
 def make_ipvlan(ns: Namespace, parent: str, child_ns: Namespace, name: str) -> None:
@@ -150,8 +155,8 @@ def has_ipvlan() -> bool:
         ns.close()
 
 
-def move(ns: Namespace, name: str, to: Namespace, new_name: str) -> None:
-    """Move an interface to another namespace, under another name, up. It loses its addresses and routes."""
+def move(ns: Namespace, name: str, to: Namespace, new_name: str, *, up: bool = True) -> None:
+    """Move an interface to another namespace, under another name, up or down. It loses its addresses and routes."""
 
     def send(iproute: IPRoute) -> None:
         index = _index(iproute, name)
@@ -159,7 +164,8 @@ def move(ns: Namespace, name: str, to: Namespace, new_name: str) -> None:
         iproute.link("set", index=index, net_ns_fd=to.fileno(), ifname=new_name)
 
     netlink(ns, send)
-    set_link(to, new_name, up=True)
+    if up:
+        set_link(to, new_name, up=True)
 
 
 def delete(ns: Namespace, name: str) -> None:
@@ -170,6 +176,22 @@ def delete(ns: Namespace, name: str) -> None:
 def set_link(ns: Namespace, name: str, *, up: bool) -> None:
     """Set an interface up or down."""
     netlink(ns, lambda iproute: iproute.link("set", index=_index(iproute, name), state="up" if up else "down"))
+
+
+def wait_until_running(ns: Namespace, name: str) -> None:
+    """Wait until the kernel lets packets out of a veth whose other end has just been set up. Raises TimeoutError.
+
+    Which is when its worker thread has seen the carrier (RFC 2863's operational state); until then they are discarded.
+    """
+
+    def wait(iproute: IPRoute) -> None:
+        index, deadline = _index(iproute, name), time.monotonic() + _RUNNING_WITHIN
+        while iproute.get_links(index)[0].get("IFLA_OPERSTATE") != "UP":
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the interface {name} has no carrier")
+            time.sleep(0.001)
+
+    netlink(ns, wait)
 
 
 def add_address(ns: Namespace, name: str, cidr: str) -> None:
@@ -223,9 +245,10 @@ def _list_links(iproute: IPRoute) -> list[Link]:
     return [link for link in links if link.name != "lo"]
 
 
-def _finish_link(iproute: IPRoute, name: str) -> None:
+def _finish_link(iproute: IPRoute, name: str, *, up: bool) -> None:
     _disable_offloads(name)
-    iproute.link("set", index=_index(iproute, name), state="up")
+    if up:
+        iproute.link("set", index=_index(iproute, name), state="up")
 
 
 def _index(iproute: IPRoute, name: str) -> int:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
-from pathlib import Path
 
 from lab import links
 from lab.children import Children
-from lab.environment import without_aws
+from lab.containers import Container, ContainerHost
 from lab.fabric import LabEni
-from lab.hosts import Host, Worker
+from lab.hosts import Worker
 from lab.router import Port, Router
+
+__all__ = ["Container", "Pod", "PodInterface"]
 
 
 @dataclass
@@ -32,49 +28,7 @@ class PodInterface:
     addresses: list[str] = field(default_factory=list)
 
 
-class Container:
-    """A process in a pod whose output, both streams, goes to a file, as a container runtime keeps it."""
-
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.process = process
-        self.log = log
-
-    @property
-    def pid(self) -> int:
-        """Its process number."""
-        return self.process.pid
-
-    @property
-    def returncode(self) -> int | None:
-        """The exit status, negative for a signal; None while it runs (or nobody has called poll() or wait() since)."""
-        return self.process.returncode
-
-    def poll(self) -> int | None:
-        """The exit status, or None while it runs."""
-        return self.process.poll()
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; the exit status. Raises subprocess.TimeoutExpired."""
-        return self.process.wait(timeout)
-
-    def send_signal(self, number: int) -> None:
-        """Send it a signal."""
-        self.process.send_signal(number)
-
-    def terminate(self) -> None:
-        """Ask it to stop (SIGTERM), as Kubernetes does first."""
-        self.process.terminate()
-
-    def kill(self) -> None:
-        """Kill it (SIGKILL)."""
-        self.process.kill()
-
-    def output(self) -> str:
-        """What it has written so far."""
-        return self.log.read_text(errors="replace")
-
-
-class Pod(Host):
+class Pod(ContainerHost):
     """A pod: eth0 for EC2 and IMDS, and other interfaces on the ENIs of its worker."""
 
     def __init__(self, name: str, worker: Worker, address: str, children: Children, router: Router) -> None:
@@ -82,11 +36,8 @@ class Pod(Host):
         super().__init__(name, children)
         self.worker = worker
         self.address = address
-        # New for each pod, like an emptyDir, but kept until the lab ends: for the logs.
-        self.directory = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=children.scratch))
-        self.env = {**worker.env, "StateDir": str(self.directory / "state")}
+        self.env = {**worker.env, **self.env}
         self._router = router
-        self._runs = itertools.count(1)
         self._interfaces: dict[str, PodInterface] = {}
         self._releases = contextlib.ExitStack()
         self._releases.callback(worker.connect_pod(self.ns, address))
@@ -123,22 +74,6 @@ class Pod(Host):
     def pod_interfaces(self) -> list[PodInterface]:
         """The interfaces the lab gave the pod, without eth0."""
         return list(self._interfaces.values())
-
-    def vipmanager(
-        self, arguments: Sequence[str], config: Mapping[str, object], extra_env: Mapping[str, str] | None = None
-    ) -> Container:
-        """Start `python -m vipmanager ARGUMENTS` here with the configuration in its environment, as envFrom puts it."""
-        given = {key: str(value) for key, value in config.items()}
-        log = self.directory / f"vipmanager-{next(self._runs)}.log"
-        with open(log, "wb") as output:
-            process = self.popen(
-                [sys.executable, "-m", "vipmanager", *arguments],
-                env={**without_aws(os.environ), **self.env, **given, **(extra_env or {})},
-                cwd=self.directory,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        return Container(process, log)
 
     def close(self) -> None:
         """End the pod: kill its processes, give the ENIs' own interfaces back to the worker. May be called again."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from lab.echo import EchoSocket
 
 if TYPE_CHECKING:
-    from lab.hosts import Host
+    from lab.host import Host
 
 _LINGER = 0.5  # seconds that the last probes' replies are waited for
 _STOPPED_WITHIN = 10.0  # seconds
@@ -66,19 +66,58 @@ class ProbeLog:
         return max(later - earlier for earlier, later in itertools.pairwise(marks))
 
 
-class Prober:
-    """A running prober, started by Lab.prober()."""
+class ProbeProcess:
+    """A process that probes until its standard input ends: a line for each reply, and at last one line of JSON.
 
-    def __init__(self, host: Host, targets: Sequence[str], interval: float, source: str | None = None) -> None:
+    `_take_reply` gets the lines, with `_condition` held; `_final` is the JSON.
+    """
+
+    def __init__(self, host: Host, argv: Sequence[str]) -> None:
         self._condition = threading.Condition()
-        self._replies: dict[str, list[tuple[float, float]]] = {target: [] for target in targets}  # (sent, rtt)
         self._final: dict[str, Any] | None = None
-        argv = [sys.executable, "-m", "lab.prober", "--interval", str(interval), "--live"]
-        argv += [item for target in targets for item in ("--target", target)]
-        argv += ["--source", source] if source else []
         self._process = host.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, name="lab-prober", daemon=True)
         self._reader.start()
+
+    def _take_reply(self, fields: list[str]) -> None:
+        raise NotImplementedError
+
+    def _finish(self) -> dict[str, Any]:
+        """End the process; its result. May be called again. Raises RuntimeError when it had died."""
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._process.stdin.close()
+        self._reader.join(_STOPPED_WITHIN)
+        self._process.wait(_STOPPED_WITHIN)
+        if self._final is None:
+            raise RuntimeError(f"the prober ended with status {self._process.returncode}, without a result")
+        return self._final
+
+    def _read(self) -> None:
+        """Follow the process's output."""
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                if not line.endswith("\n"):  # it was killed
+                    break
+                with self._condition:
+                    if line.startswith("{"):
+                        self._final = json.loads(line)
+                    else:
+                        self._take_reply(line.split())
+                    self._condition.notify_all()
+        with self._condition:
+            self._condition.notify_all()
+
+
+class Prober(ProbeProcess):
+    """A running prober, started by Lab.prober()."""
+
+    def __init__(self, host: Host, targets: Sequence[str], interval: float, source: str | None = None) -> None:
+        self._replies: dict[str, list[tuple[float, float]]] = {target: [] for target in targets}  # (sent, rtt)
+        argv = [sys.executable, "-m", "lab.prober", "--interval", str(interval), "--live"]
+        argv += [item for target in targets for item in ("--target", target)]
+        argv += ["--source", source] if source else []
+        super().__init__(host, argv)
 
     def wait_reply(self, target: str | None = None, *, after: float | None = None, timeout: float = 10.0) -> float:
         """Wait for a reply to a probe sent after `after` (a time.monotonic(); None: any); when it arrived.
@@ -104,33 +143,14 @@ class Prober:
 
     def stop(self) -> dict[str, ProbeLog]:
         """Stop pinging; the log of each target. May be called again. Raises RuntimeError when the prober died."""
-        if self._process.stdin is not None and not self._process.stdin.closed:
-            self._process.stdin.close()
-        self._reader.join(_STOPPED_WITHIN)
-        self._process.wait(_STOPPED_WITHIN)
-        if self._final is None:
-            raise RuntimeError(f"the prober ended with status {self._process.returncode}, without a result")
         return {
             target: ProbeLog(target, tuple((sent, rtt) for sent, rtt in found["probes"]))
-            for target, found in self._final.items()
+            for target, found in self._finish().items()
         }
 
-    def _read(self) -> None:
-        """Follow the process's output: a line per reply, and at last one line of JSON."""
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
-            for line in lines:
-                if not line.endswith("\n"):  # it was killed
-                    break
-                with self._condition:
-                    if line.startswith("{"):
-                        self._final = json.loads(line)
-                    else:
-                        target, sent, rtt = line.split()
-                        self._replies[target].append((float(sent), float(rtt)))
-                    self._condition.notify_all()
-        with self._condition:
-            self._condition.notify_all()
+    def _take_reply(self, fields: list[str]) -> None:
+        target, sent, rtt = fields
+        self._replies[target].append((float(sent), float(rtt)))
 
 
 class _Probing:

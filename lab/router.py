@@ -2,7 +2,8 @@
 
 There is one port per ENI, the far end of the ENI's veth pair, read and written as raw frames: the kernel forwards
 nothing. Like a VPC it answers ARP and neighbour solicitations for a whole subnet with one MAC, sends each packet where
-`lab.ec2.delivery` says, leaves the TTL alone, and drops the rest without an ICMP error.
+`lab.ec2.delivery` says, leaves the TTL alone, and drops the rest without an ICMP error. It is the internet gateway
+too: behind the port INTERNET are all addresses outside the VPC, and Elastic IPs are translated on the way.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from lab import frames
-from lab.ec2.delivery import Delivered, deliver
+from lab.ec2.delivery import Delivered, Dropped, ToInternet, deliver, deliver_from_internet
 from lab.ec2.state import Address, VpcState
 from lab.netns import Namespace
 
@@ -28,6 +29,8 @@ from lab.netns import Namespace
 # takes every frame for one to another host, and leaves it alone.
 ROUTER_MAC = bytes.fromhex("060000ec2001")
 GATEWAY6 = IPv6Address("fe80:ec2::1")  # EC2-SEMANTICS.md: the IPv6 gateway of every subnet
+
+INTERNET = "internet"  # stands for an ENI's ID where there is none
 
 _SOL_PACKET = 263
 _PACKET_IGNORE_OUTGOING = 23  # linux/if_packet.h: do not show us what we send
@@ -49,6 +52,15 @@ class Drop:
     source: str
     destination: str
     reason: str
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """What is to happen to a packet: to this port, from another address, or to one."""
+
+    port: Port
+    source: IPv4Address | None = None
+    destination: IPv4Address | None = None
 
 
 @dataclass(eq=False)
@@ -81,7 +93,7 @@ class Router:
         self._ports: dict[int, Port] = {}
         self._by_eni: dict[str, list[Port]] = {}
         self._decided_for: VpcState | None = None
-        self._decisions: dict[tuple[str, bytes], Port | str] = {}
+        self._decisions: dict[tuple[str, bytes], _Sent | str] = {}
         self._buffer = bytearray(1 << 16)
         self._epoll = select.epoll()
         self._stop = os.eventfd(0, os.EFD_CLOEXEC)
@@ -169,11 +181,14 @@ class Router:
 
     def _answer(self, port: Port, question: frames.Question | None) -> None:
         """Answer for any address of the ENI's subnet, and the IPv6 gateway, that is not the asking host's own."""
-        if question is None:
+        if question is None or question.target == question.sender:
+            return
+        if port.eni_id == INTERNET:
+            self._send(port, frames.answer(question, ROUTER_MAC))
             return
         state = self._state()
         eni = state.enis.get(port.eni_id)
-        if eni is None or question.target == question.sender or question.target in eni.addresses:
+        if eni is None or question.target in eni.addresses:
             return
         if question.target == GATEWAY6 or state.subnets[eni.subnet_id].contains(question.target):
             self._send(port, frames.answer(question, ROUTER_MAC, is_router=question.target == GATEWAY6))
@@ -190,25 +205,38 @@ class Router:
             decision = self._decisions[key] = self._decide(state, port.eni_id, addresses)
         if isinstance(decision, str):
             self._drop(port, addresses, decision)
-        elif not decision.up:
+        elif not decision.port.up:
             self._drop(port, addresses, "port-down")
         else:
-            self._buffer[0:12] = decision.mac + ROUTER_MAC
-            if self._send(decision, memoryview(self._buffer)[:length]):
+            if decision.source:
+                frames.set_source(self._buffer, decision.source)
+            if decision.destination:
+                frames.set_destination(self._buffer, decision.destination)
+            self._buffer[0:12] = decision.port.mac + ROUTER_MAC
+            if self._send(decision.port, memoryview(self._buffer)[:length]):
                 self.forwarded += 1
             else:
                 self._drop(port, addresses, "not-sent")
 
-    def _decide(self, state: VpcState, eni_id: str, addresses: bytes) -> Port | str:
-        """The port that gets a packet, or why none does."""
+    def _decide(self, state: VpcState, eni_id: str, addresses: bytes) -> _Sent | str:
+        """The port that gets a packet, and with which addresses, or why none does."""
         source, destination = _split(addresses)
-        outcome = deliver(state, eni_id, source, destination)
-        if not isinstance(outcome, Delivered):
+        outcome: Delivered | ToInternet | Dropped
+        if eni_id == INTERNET:
+            outcome = deliver_from_internet(state, source, destination)
+        else:
+            outcome = deliver(state, eni_id, source, destination)
+        if isinstance(outcome, Dropped):
             return outcome.reason
+        if isinstance(outcome, ToInternet):
+            ports = self._by_eni.get(INTERNET)
+            return _Sent(ports[0], source=outcome.source) if ports else "no-port"
         ports = self._by_eni.get(outcome.eni_id)
         if not ports:
             return "no-port"
-        return next((port for port in ports if destination in port.addresses), ports[0])
+        wanted = outcome.destination or destination
+        port = next((port for port in ports if wanted in port.addresses), ports[0])
+        return _Sent(port, destination=outcome.destination)
 
     def _drop(self, port: Port, addresses: bytes, reason: str) -> None:
         self.dropped[port.eni_id, reason] += 1

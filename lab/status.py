@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lab.ec2.state import RouteTable, VpcState
 
 if TYPE_CHECKING:
+    from lab.hosts import Worker
     from lab.lab import Lab
 
 _DROPS_SHOWN = 10
@@ -29,7 +30,7 @@ def collect(lab: Lab) -> dict[str, Any]:
                 "instance_id": worker.instance_id,
                 "instance_state": state.instances[worker.instance_id].state,
                 "cut": worker.is_cut,
-                "enis": [_eni(state, eni.eni_id, eni.device_index) for eni in worker.enis],
+                "enis": _enis(state, worker),
             }
             for worker in lab.workers.values()
         ],
@@ -74,7 +75,7 @@ def render(status: dict[str, Any]) -> str:
     for worker in status["workers"]:
         shown = worker["instance_state"] + (" cut" if worker["cut"] else "")
         lines.append(f"worker     {worker['name']}  {worker['instance_id']} {worker['availability_zone']} {shown}")
-        lines += [_render_eni(f"eth{eni['device_index']}", eni) for eni in worker["enis"]]
+        lines += [_render_eni(eni["name"] or "-", eni) for eni in worker["enis"]]
     for peer in status["peers"]:
         lines += [f"peer       {peer['name']}  {peer['instance_id']}", _render_eni("eth0", peer["eni"])]
     for pod in status["pods"]:
@@ -96,6 +97,13 @@ def render(status: dict[str, Any]) -> str:
     ]
     lines.append("enter      python -m lab shell NAME [COMMAND…]   (NAME: a worker, a pod or a peer)")
     return "\n".join(lines)
+
+
+def _enis(state: VpcState, worker: Worker) -> list[dict[str, Any]]:
+    """The ENIs of the worker, each with its interface's name, and those it had at first, without a name."""
+    here = worker.plugged()
+    gone = [(None, eni) for eni in worker.enis if eni.eni_id not in {eni.eni_id for _, eni in here}]
+    return [{"name": name, **_eni(state, eni.eni_id, eni.device_index)} for name, eni in (*here, *gone)]
 
 
 def _eni(state: VpcState, eni_id: str, device_index: int) -> dict[str, Any]:

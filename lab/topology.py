@@ -10,6 +10,7 @@ from typing import Any
 from lab.fabric import LabEni
 
 REGION = "us-east-2"
+INTERNET = "internet"  # the name of the host outside
 VPC_CIDR = "10.10.0.0/16"
 _INSTANCE_TYPE = "m5.xlarge"
 _IMAGE = "ami-12c6146b"  # one of those that moto knows
@@ -80,11 +81,17 @@ class Topology:
     machines: dict[str, Machine] = field(default_factory=dict)
 
 
-def build(client: Any, *, route_tables: int, workers: Sequence[WorkerSpec], ipv6: bool) -> Topology:
-    """Make the VPC with everything in it. `client` is a boto3 EC2 client."""
+def build(client: Any, *, route_tables: int, workers: Sequence[WorkerSpec], ipv6: bool, internet: bool) -> Topology:
+    """Make the VPC with everything in it. `client` is a boto3 EC2 client.
+
+    `internet`: all subnets are public, which is that their tables have a default route to the internet gateway.
+    """
     vpc = client.create_vpc(CidrBlock=VPC_CIDR, AmazonProvidedIpv6CidrBlock=ipv6)["Vpc"]
     topology = Topology(vpc["VpcId"], _make_tables(client, vpc["VpcId"], route_tables))
-    topology.edge_table_id = _make_edge_table(client, vpc["VpcId"])
+    gateway = _make_gateway(client, vpc["VpcId"])
+    topology.edge_table_id = _make_edge_table(client, vpc["VpcId"], gateway)
+    for table in topology.route_table_ids if internet else ():
+        client.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
     vpc6 = _ipv6_cidr(client, vpc["VpcId"]) if ipv6 else None
     for number, spec in enumerate(SUBNETS):
         _make_subnet(client, topology, spec, vpc6, number)
@@ -103,10 +110,14 @@ def _make_tables(client: Any, vpc_id: str, count: int) -> list[str]:
     return tables
 
 
-def _make_edge_table(client: Any, vpc_id: str) -> str:
-    """A route table of the internet gateway, which no floating address belongs in."""
-    gateway = client.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+def _make_gateway(client: Any, vpc_id: str) -> str:
+    gateway = str(client.create_internet_gateway()["InternetGateway"]["InternetGatewayId"])
     client.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc_id)
+    return gateway
+
+
+def _make_edge_table(client: Any, vpc_id: str, gateway: str) -> str:
+    """A route table of the internet gateway, which no floating address belongs in."""
     table = str(client.create_route_table(VpcId=vpc_id)["RouteTable"]["RouteTableId"])
     client.associate_route_table(RouteTableId=table, GatewayId=gateway)
     client.create_tags(Resources=[table], Tags=[{"Key": "Name", "Value": "edge"}])

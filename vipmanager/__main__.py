@@ -16,13 +16,13 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
     if _stop:
         _stop[0]()
     else:  # nothing has been claimed yet
-        os._exit(0 if _sidecar() else 128 + number)
+        os._exit(0 if _stays() else 128 + number)
 
 
-def _sidecar() -> bool:
-    """The mode, as far as it can be told before anything is imported."""
-    if set(sys.argv[1:]) & {"init", "initContainers", "sidecar"}:
-        return "sidecar" in sys.argv[1:]
+def _stays() -> bool:
+    """Whether the mode is one that is ended by a signal, as far as it can be told before anything is imported."""
+    if set(sys.argv[1:]) & {"init", "initContainers", "sidecar", "nodeport"}:
+        return bool({"sidecar", "nodeport"} & set(sys.argv[1:]))
     return os.environ.get("RunAsSidecar", "").strip().lower() in ("true", "yes", "on", "1")
 
 

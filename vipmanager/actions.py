@@ -157,7 +157,7 @@ class AddPodRule(Change):
         return ("pod-rule", self.rule.source, str(self.rule.table))
 
     def __str__(self) -> str:
-        return f"add pod rule from={self.rule.source} table={self.rule.table}"
+        return f"add pod rule {_rule(self.rule)}"
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,12 @@ class DeletePodRule(Change):
         return ("pod-rule", self.rule.source, str(self.rule.table))
 
     def __str__(self) -> str:
-        return f"delete pod rule from={self.rule.source} table={self.rule.table}"
+        return f"delete pod rule {_rule(self.rule)}"
+
+
+def _rule(rule: PodRule) -> str:
+    mark = f" mark={rule.mark:#x}/{rule.mask:#x}" if rule.mask else ""
+    return f"from={rule.source}{mark} table={rule.table}"
 
 
 Withdrawal = DeleteRoute | UnassignAddress
@@ -187,6 +192,7 @@ class Need(Enum):
     STATES = "the worker's ENIs"
     SUBNETS = "subnets"
     HOLDERS = "holders of addresses"
+    EIPS = "Elastic IPs"
 
 
 @dataclass(frozen=True)

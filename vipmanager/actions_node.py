@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vipmanager.actions import Change, PodAction, VpcAction
 from vipmanager.model import Address, Network
+from vipmanager.model_node import Mark
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,35 @@ class BringUp(Change):
 
     def __str__(self) -> str:
         return f"bring up interface={self.interface}"
+
+
+@dataclass(frozen=True)
+class SetMarks(Change):
+    """Have these marks, and no others, in our nftables table."""
+
+    table: str
+    marks: frozenset[Mark]
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("marks", self.table)
+
+    def __str__(self) -> str:
+        return f"set marks table={self.table} marks={', '.join(sorted(map(str, self.marks)))}"
+
+
+@dataclass(frozen=True)
+class DeleteMarks(Change):
+    """Delete our nftables table."""
+
+    table: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return ("marks", self.table)
+
+    def __str__(self) -> str:
+        return f"delete marks table={self.table}"
 
 
 @dataclass(frozen=True)
@@ -166,7 +196,7 @@ class AssociateVpcCidr(Change):
         return f"associate cidr={self.cidr} vpc={self.vpc_id}"
 
 
-HostAction = PutAddress | RemoveAddress | BringUp | PodAction
+HostAction = PutAddress | RemoveAddress | BringUp | SetMarks | DeleteMarks | PodAction
 EniAction = CreateEni | AttachEni | DetachEni | DeleteEni | CreateSubnet | DeleteSubnet | AssociateVpcCidr
 CloudAction = VpcAction | EniAction
 NodeAction = HostAction | CloudAction

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from vipmanager.actions import (
+    AssociateEip,
     Need,
     Plan,
     PodAction,
@@ -151,6 +152,8 @@ class Agent:
                 self._refresh.add(Need.TABLES)
             elif done.failure.kind is not ErrorKind.RETRY:
                 self._view.doubt(action)
+                if isinstance(action, AssociateEip) and done.failure.kind is not ErrorKind.DENIED:
+                    self._refresh |= {Need.EIPS, Need.STATES}  # it, or the private address, is no longer ours to bind
 
     def _observe(self) -> None:
         """Read the kernel if it may have changed, and see which timers have run out."""
@@ -160,6 +163,7 @@ class Agent:
             self._resync_at = self._next_resync()
             self._kernel_changed = True
             self._refresh |= {Need.TABLES, Need.STATES} | ({Need.SUBNETS} if self._view.subnets is not None else set())
+            self._refresh |= {Need.EIPS} if self._view.eips else set()
             self._view.foreign = frozenset()
         verify = [at for at in (self._verify_at, self._view.recheck_at) if at is not None and at <= now]
         if verify:
@@ -184,7 +188,8 @@ class Agent:
 
     def _kinds_to_verify(self) -> set[Need]:
         kinds = {claim.kind for claim in self._claims.values()}
-        return {Need.STATES if kind is PlacementKind.ENI_ADDRESS else Need.TABLES for kind in kinds}
+        needs = {Need.STATES if kind is PlacementKind.ENI_ADDRESS else Need.TABLES for kind in kinds}
+        return needs | ({Need.EIPS} if Need.STATES in needs and self._view.eips else set())
 
     def _next_resync(self) -> float | None:
         interval = self._config.resync_interval
@@ -288,6 +293,9 @@ class Agent:
             return lambda: ec2.subnets(vpc_id), lambda subnets: setattr(view, "subnets", subnets)
         if need is Need.STATES:
             return lambda: ec2.enis(ids), lambda found: view.learn_states(found, ids, now)
+        if need is Need.EIPS:
+            eips = sorted(eip for bound in self._config.eips.values() for eip in bound.values())
+            return lambda: ec2.elastic_ips(eips), lambda found: view.learn_eips(found, eips, now)
         addresses = [address for address, claim in self._claims.items() if needs_holder(claim)]
         return lambda: ec2.enis_holding(vpc_id, addresses), lambda found: view.learn_holders(found, addresses, now)
 

@@ -13,6 +13,7 @@ from typing import Any
 from vipmanager.actions import (
     AddPodRule,
     AssignAddress,
+    AssociateEip,
     DeletePodRoute,
     DeletePodRule,
     DeleteRoute,
@@ -186,6 +187,8 @@ def apply_vpc(ec2: Ec2Port, batch: Sequence[VpcAction]) -> None:
         ec2.delete_route(first.table_id, first.destination)
     elif isinstance(first, DisableSourceDestCheck):
         ec2.disable_source_dest_check(first.eni_id)
+    elif isinstance(first, AssociateEip):
+        ec2.associate(first.allocation_id, first.eni_id, first.address)
     else:
         addresses = [action.address for action in batch if isinstance(action, AssignAddress | UnassignAddress)]
         (ec2.assign if isinstance(first, AssignAddress) else ec2.unassign)(first.eni_id, addresses)

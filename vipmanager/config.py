@@ -168,7 +168,9 @@ def load(values: Mapping[str, str]) -> Config:
         else:
             eips.update({index: bound} if (bound := _read_eips(key, values[key], problems)) else {})
     config = Config(peers=peers, eips=eips, warnings=tuple(_peer_conflicts(peers)), **parsed)
-    problems += [*_lease_problems(config), *_eip_problems(eips)]
+    problems += _eip_problems(eips)
+    if not any(problem.startswith(("LeaseDuration=", "RenewDeadline=", "RetryPeriod=")) for problem in problems):
+        problems += _lease_problems(config)
     if problems:
         raise ConfigError(problems)
     return config
@@ -217,7 +219,7 @@ def _lease_problems(config: Config) -> Iterator[str]:
             f"RenewDeadline={config.renew_deadline:g}: accepted: at most LeaseDuration - 1 = "
             f"{config.lease_duration - 1:g}, so that the holder has stopped before another node takes over"
         )
-    if config.renew_deadline < 1.2 * config.retry_period:
+    if config.renew_deadline / config.retry_period < 1.2 - 1e-9:  # 1.2 × 0.17 is a little more than 0.204
         yield (
             f"RetryPeriod={config.retry_period:g}: accepted: at most RenewDeadline / 1.2 = "
             f"{config.renew_deadline / 1.2:.4g}, so that a renewal can be repeated in time"

@@ -146,10 +146,15 @@ class PodRoute:
 
 @dataclass(frozen=True, order=True)
 class PodRule:
-    """A source rule of the pod's own network namespace: packets from `source` (a host prefix) look up `table`."""
+    """A rule of the pod's own network namespace: packets from `source` (a host prefix) look up `table`.
+
+    With a `mask` (nodes only): from anywhere, 0.0.0.0/0 or ::/0, where the packet's mark is `mark` in these bits.
+    """
 
     source: str
     table: int
+    mark: int = 0
+    mask: int = 0
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,21 @@ class Holder:
 
 
 @dataclass(frozen=True)
+class ElasticIp:
+    """An Elastic IP and the ENI and private address it is bound to; both are empty while it is bound to nothing.
+
+    `live` while that ENI is attached to an instance.
+    """
+
+    allocation_id: str
+    public_ip: str
+    eni_id: str = ""
+    address: IPv4Address | None = None
+    seen: float = 0.0
+    live: bool = False
+
+
+@dataclass(frozen=True)
 class Observed:
     """Both sides at one moment. A fact that has not been read yet is absent (None or not in its mapping).
 
@@ -189,6 +209,7 @@ class Observed:
     holders: Mapping[Address, Holder] = field(default_factory=dict)
     tables: tuple[RouteTable, ...] | None = None  # selected ones only
     subnets: tuple[Subnet, ...] | None = None
+    eips: Mapping[str, ElasticIp | None] = field(default_factory=dict)  # by allocation id; None: there is none such
     pod: PodNetwork = PodNetwork()
 
     @property
@@ -201,9 +222,9 @@ class Observed:
 class Claim:
     """This pod's hold on one floating address.
 
-    `since`: when the address appeared. `held`: per target (a route table id, or the ENI id for `eni-address`) when it
-    was last known to be ours. `conceded_to`: who took it over, at `conceded_at`. `vanished`: when it left the
-    interface.
+    `since`: when the address appeared. `held`: per target (a route table id, or for `eni-address` the ENI id, and the
+    allocation id of its Elastic IP) when it was last known to be ours. `conceded_to`: who took it over, at
+    `conceded_at`. `vanished`: when it left the interface.
     """
 
     address: Address

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from vipmanager.errors import Failure
 from vipmanager.model import (
     Address,
+    ElasticIp,
     Eni,
     EniDescription,
     Holder,
@@ -26,7 +27,16 @@ FLOATING_TAG = "vipmanager/floating"
 """Marks the ENI and the subnet that are ours; the value is FLOATING_IP in its canonical form."""
 
 NO_MANAGE_TAG = "node.k8s.amazonaws.com/no_manage"
-"""Tells the VPC CNI to leave an ENI alone (amazon-vpc-cni-k8s, README)."""
+"""Tells the VPC CNI to leave an ENI alone where it is `true`; the primary ENI it manages all the same
+(amazon-vpc-cni-k8s, README and pkg/ipamd, setUnmanagedENIs)."""
+
+MARK_MASK = 0xFF000000
+"""The bits of packet and connection marks that are ours. The VPC CNI has 0x80, portmap 0x2000, kube-proxy 0xc000,
+Tailscale 0xff0000; Calico has 0xffff0000 but uses the lowest of these, unless kube-proxy is in mode ipvs
+(github.com/fwmark/registry; amazon-vpc-cni-k8s, pkg/networkutils)."""
+
+MARK_TABLE_PREFIX = "vipmanager_"
+"""What the names of our nftables tables begin with."""
 
 
 class FloatingMode(Enum):
@@ -69,7 +79,8 @@ class HealthCheck:
     path: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind}://{self.host}:{self.port}{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.kind}://{host}:{self.port}{self.path}"
 
 
 @dataclass(frozen=True)
@@ -132,14 +143,18 @@ class HostInterface:
 
 
 @dataclass(frozen=True)
-class ElasticIp:
-    """An Elastic IP and the ENI and private address it is bound to; both are empty while it is bound to nothing."""
+class Mark:
+    """Connections to `address` that come in on interface number `device` are marked with `value`, and so their replies.
 
-    allocation_id: str
-    public_ip: str
-    eni_id: str = ""
-    address: IPv4Address | None = None
-    seen: float = 0.0
+    `value` lies within MARK_MASK.
+    """
+
+    address: Address
+    device: int
+    value: int
+
+    def __str__(self) -> str:
+        return f"{self.address} iif={self.device} mark={self.value:#x}"
 
 
 @dataclass(frozen=True)
@@ -162,6 +177,7 @@ class FloatingEnis:
 class NodeObserved:
     """The node and EC2 at one moment. A fact that has not been read yet is None or not in its mapping.
 
+    `marks`: by table, those of all Deployments, None where the kernel has none and `no_marks` says why;
     `enis`: the node's ENIs by MAC; `own`: what EC2 says of them by id, as of `own_seen`; `instances`: the state of
     other instances by id, with the time it was seen.
     """
@@ -169,6 +185,8 @@ class NodeObserved:
     at: float = 0.0
     interfaces: tuple[HostInterface, ...] = ()
     network: PodNetwork = field(default_factory=PodNetwork)
+    marks: Mapping[str, frozenset[Mark]] | None = field(default_factory=dict)
+    no_marks: str = ""
     enis: Mapping[str, Eni] = field(default_factory=dict)
     own: Mapping[str, EniDescription] = field(default_factory=dict)
     own_seen: float = 0.0
@@ -183,6 +201,7 @@ class NodeObserved:
     vpc_cidrs: tuple[VpcCidr, ...] | None = None
     vpc_cidrs_seen: float = 0.0
     instances: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    detaching: Mapping[str, float] = field(default_factory=dict)  # by attachment id, since when
 
     @property
     def primary(self) -> Eni | None:

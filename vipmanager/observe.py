@@ -13,6 +13,7 @@ from dataclasses import replace
 from vipmanager.actions import (
     Action,
     AssignAddress,
+    AssociateEip,
     DeleteRoute,
     DisableSourceDestCheck,
     SetRoute,
@@ -22,6 +23,7 @@ from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
 from vipmanager.model import (
     Address,
+    ElasticIp,
     Eni,
     EniDescription,
     EniState,
@@ -55,6 +57,7 @@ class View:
         self.enis: dict[str, Eni] = {}
         self.foreign: frozenset[str] = frozenset()
         self.subnets: tuple[Subnet, ...] | None = None
+        self.eips: dict[str, ElasticIp | None] = {}
         self.recheck_at: float | None = None
         self._tables: dict[str, RouteTable] | None = None
         self._states: dict[str, EniState] = {}
@@ -62,6 +65,7 @@ class View:
         self._route_writes: dict[tuple[str, Network], tuple[Route | None, float]] = {}
         self._address_writes: dict[tuple[str, Address], tuple[bool, float]] = {}
         self._checks_off: dict[str, float] = {}
+        self._eip_writes: dict[str, ElasticIp] = {}
 
     def observed(self) -> Observed:
         """An immutable snapshot; edge tables and tables that the tag does not select are left out."""
@@ -80,6 +84,7 @@ class View:
             holders=dict(self._holders),
             tables=tables,
             subnets=self.subnets,
+            eips=dict(self.eips),
             pod=self.pod,
         )
 
@@ -110,6 +115,8 @@ class View:
             if (shown and shown.target) != (route and route.target):
                 self._ask_again(written + SETTLE)
                 self._lay_route(table, destination, route)
+            elif table.seen < written:  # asked for before, answered after
+                self._lay_route(table, destination, route)
 
     def learn_states(self, descriptions: Iterable[EniDescription], asked: Collection[str], seen: float) -> None:
         """A describe's answer for the worker's ENIs, with our own recent writes laid over it; absent ones are gone."""
@@ -125,6 +132,8 @@ class View:
                 elif present != (address in addresses):
                     self._ask_again(written + SETTLE)
                     _set_present(addresses, address, present, written)
+                elif present:
+                    addresses[address] = max(seen, written)
             check_off = seen < self._checks_off.get(description.id, float("-inf")) + SETTLE
             self._states[description.id] = EniState(
                 description.id,
@@ -142,6 +151,22 @@ class View:
             for address in set(asked) & set(description.addresses):
                 self._holders[address] = Holder(description.id, description.live, address in description.primary, seen)
 
+    def learn_eips(self, found: Iterable[ElasticIp], asked: Collection[str], seen: float) -> None:
+        """A describe's answer for Elastic IPs, with our own recent writes laid over it; absent ones do not exist."""
+        shown = {eip.allocation_id: replace(eip, seen=seen) for eip in found}
+        for allocation_id in asked:
+            eip, written = shown.get(allocation_id), self._eip_writes.get(allocation_id)
+            if written is not None and seen >= written.seen + SETTLE:
+                del self._eip_writes[allocation_id]
+            elif written is not None and (
+                eip is None or (eip.eni_id, eip.address) != (written.eni_id, written.address)
+            ):
+                self._ask_again(written.seen + SETTLE)
+                eip = written
+            elif eip is not None and written is not None:
+                eip = replace(eip, seen=max(seen, written.seen))
+            self.eips[allocation_id] = eip
+
     def wrote(self, action: Action, now: float) -> None:
         """Our own write succeeded: know it without asking."""
         if isinstance(action, SetRoute):
@@ -158,6 +183,11 @@ class View:
             self._checks_off[action.eni_id] = now
             if action.eni_id in self._states:
                 self._states[action.eni_id] = replace(self._states[action.eni_id], source_dest_check=False)
+        elif isinstance(action, AssociateEip):
+            known = self.eips.get(action.allocation_id)
+            public_ip = known.public_ip if known is not None else ""
+            bound = ElasticIp(action.allocation_id, public_ip, action.eni_id, action.address, now, live=True)
+            self.eips[action.allocation_id] = self._eip_writes[action.allocation_id] = bound
 
     def doubt(self, action: Action) -> None:
         """A write found the world other than we thought: forget what it relied on, so that it is read again."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
 from vipmanager.model import Address, Network
@@ -18,7 +18,7 @@ FALSE_WORDS = frozenset(("false", "no", "off", "0"))
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+")
 BOOLEANS = "true/false/yes/no/on/off/1/0"
 ALLOCATION_ID = re.compile(r"eipalloc-[0-9a-f]{8,17}")
-LEASE_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+LEASE_NAME = re.compile(r"[a-z0-9]+(-+[a-z0-9]+)*(\.[a-z0-9]+(-+[a-z0-9]+)*)*")
 
 
 class Invalid(ValueError):
@@ -124,13 +124,16 @@ def parse_directory(text: str) -> str:
 
 def parse_peer(text: str) -> Network:
     """One host or network. Raises Invalid, with the network meant where host bits are set."""
+    accepted = f"{text!r} is no address or network; accepted: 10.0.0.1, 10.0.0.0/24, fd00::/64"
+    if "%" in text:
+        raise Invalid(accepted)
     try:
         peer = ip_network(text)
     except ValueError:
         try:
             meant = ip_network(text, strict=False)
         except ValueError:
-            raise Invalid(f"{text!r} is no address or network; accepted: 10.0.0.1, 10.0.0.0/24, fd00::/64") from None
+            raise Invalid(accepted) from None
         raise Invalid(f"{text!r} has host bits set; did you mean {meant}, or the host {text.split('/')[0]}?") from None
     if peer.prefixlen == 0:
         raise Invalid(
@@ -145,7 +148,7 @@ def whole(minimum: int, maximum: int, unit: str) -> Callable[[str], int]:
     """A parser for a whole number between two bounds, both accepted."""
 
     def parse(text: str) -> int:
-        if not text.isascii() or not text.isdecimal() or not minimum <= int(text) <= maximum:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not minimum <= int(text) <= maximum:
             raise Invalid(f"accepted: a whole number of {unit}, {minimum} to {maximum}")
         return int(text)
 
@@ -160,7 +163,7 @@ def parse_floating(text: str) -> Floating:
         if item.startswith("eipalloc-"):
             eips.append(parse_allocation(item))
         else:
-            addresses.append(parse_address(item))
+            addresses.append(parse_address(item, "10.0.0.80, 2001:db8::80, or eipalloc-… of an Elastic IP"))
     twice = [str(each) for each in [*addresses, *eips] if [*addresses, *eips].count(each) > 1]
     if twice:
         raise Invalid(f"{twice[0]} is named twice")
@@ -174,17 +177,17 @@ def parse_allocation(text: str) -> str:
     return text
 
 
-def parse_address(text: str) -> Address:
-    """One usable unicast address, without a prefix length. Raises Invalid."""
+def parse_address(text: str, accepted: str) -> Address:
+    """One usable unicast address, without a prefix length. Raises Invalid, with examples of what is `accepted`."""
     try:
         address = ip_address(text)
     except ValueError:
         hint = "; leave the prefix length away" if "/" in text else ""
-        raise Invalid(
-            f"{text!r} is no address{hint}; accepted: 10.0.0.80, 2001:db8::80, or eipalloc-… of an Elastic IP"
-        ) from None
+        raise Invalid(f"{text!r} is no address{hint}; accepted: {accepted}") from None
     if address.is_multicast or address.is_loopback or address.is_unspecified or address.is_link_local:
         raise Invalid(f"{text!r} cannot float (multicast, loopback, link-local or unspecified)")
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise Invalid(f"{text!r} names an interface; accepted: {accepted}")
     return address
 
 
@@ -195,7 +198,7 @@ def parse_eips(text: str) -> Mapping[IPv4Address, str]:
         left, equals, right = (part.strip() for part in item.partition("="))
         if not equals:
             raise Invalid(f"{item!r} has no =; accepted: 10.0.0.80=eipalloc-…, several with commas")
-        address, allocation = parse_address(left), parse_allocation(right)
+        address, allocation = parse_address(left, "10.0.0.80=eipalloc-…"), parse_allocation(right)
         if not isinstance(address, IPv4Address):
             raise Invalid(f"{left}: an Elastic IP is bound to an IPv4 address")
         if address in found or allocation in found.values():
@@ -207,17 +210,19 @@ def parse_eips(text: str) -> Mapping[IPv4Address, str]:
 def parse_subnet_cidr(text: str) -> IPv4Network:
     """The CIDR of an IPv4 subnet: /16 to /28, as EC2 has them (VPC User Guide, subnet sizing). Raises Invalid."""
     try:
-        network = IPv4Network(text)
+        network = IPv4Network(text, strict=False)
     except ValueError:
-        raise Invalid(f"{text!r} is no IPv4 network; accepted: 192.168.248.0/24 (/16 to /28)") from None
+        raise Invalid("it is no IPv4 network; accepted: 192.168.248.0/24 (/16 to /28)") from None
     if not 16 <= network.prefixlen <= 28:
-        raise Invalid(f"{text!r}: EC2 has subnets from /16 to /28")
+        raise Invalid("EC2 has subnets from /16 to /28")
+    if str(network.network_address) != text.split("/")[0]:
+        raise Invalid(f"host bits are set; did you mean {network}?")
     return network
 
 
 def parse_lease_name(text: str) -> str:
     """A Kubernetes object name (RFC 1123 subdomain). Raises Invalid."""
-    if not LEASE_NAME.fullmatch(text):
+    if len(text) > 253 or not LEASE_NAME.fullmatch(text):
         raise Invalid("accepted: a Kubernetes object name: lower-case letters, digits, - and ., at most 253")
     return text
 
@@ -225,15 +230,16 @@ def parse_lease_name(text: str) -> str:
 def parse_health_check(text: str) -> HealthCheck:
     """`tcp://[HOST]:PORT` or `http[s]://[HOST][:PORT]/PATH`; without HOST, this node. Raises Invalid."""
     accepted = "accepted: tcp://:30007, http://:30007/path, https://…; without a host, this node's primary address"
+    if not re.fullmatch(r"[A-Za-z]+://[!-~]+", text):  # no blanks, and nothing that HTTP cannot carry
+        raise Invalid(accepted)
     try:
         url = urlsplit(text)
-        port = url.port
+        port = {"http": 80, "https": 443}.get(url.scheme, 0) if url.port is None else url.port
     except ValueError as error:
         raise Invalid(f"{error}; {accepted}") from None
-    port = port or {"http": 80, "https": 443}.get(url.scheme)
-    if url.scheme not in ("tcp", "http", "https") or not port or (url.scheme == "tcp" and url.path.strip("/")):
+    if url.scheme not in ("tcp", "http", "https") or not port or "@" in url.netloc or url.fragment:
         raise Invalid(accepted)
-    if any(character.isspace() or not character.isprintable() for character in text) or "@" in url.netloc:
+    if url.scheme == "tcp" and (url.path.strip("/") or url.query):
         raise Invalid(accepted)
     path = (url.path or "/") + (f"?{url.query}" if url.query else "")
     return HealthCheck(url.scheme, url.hostname or "", port, path if url.scheme != "tcp" else "")

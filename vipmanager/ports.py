@@ -12,6 +12,7 @@ from typing import Protocol
 
 from vipmanager.model import (
     Address,
+    ElasticIp,
     Eni,
     EniDescription,
     Network,
@@ -22,7 +23,7 @@ from vipmanager.model import (
     RouteTable,
     Subnet,
 )
-from vipmanager.model_node import ElasticIp, HostInterface, Lease, VpcCidr
+from vipmanager.model_node import HostInterface, Lease, Mark, VpcCidr
 
 
 class Ec2Port(Protocol):
@@ -164,6 +165,18 @@ class HostPort(Protocol):
 
     def bring_up(self, device: int) -> None:
         """Set an interface up."""
+
+    def marks(self) -> Mapping[str, frozenset[Mark]]:
+        """Our nftables tables by name, those of other Deployments too; one that is not as we make it has no marks.
+
+        INVALID where the kernel has no nftables.
+        """
+
+    def set_marks(self, table: str, marks: frozenset[Mark]) -> None:
+        """Make the table with these marks, or replace it in one step; INVALID where the kernel cannot."""
+
+    def delete_marks(self, table: str) -> None:
+        """A table that is not there is no error."""
 
     def pod_network(self) -> PodNetwork:
         """The routes and rules that carry our protocol number."""

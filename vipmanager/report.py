@@ -75,6 +75,7 @@ class Report:
         """Say which claims were completed, conceded or given up, and which problems came or went."""
         for address, claim in plan.claims.items():
             self._claim(address, claim, before.get(address), observed)
+            self._bound(claim, before.get(address), observed)
         for address in set(before) - set(plan.claims):
             self._complete.pop(address, None)
             event(log, logging.INFO, "withdrawn", address=address, eni=before[address].eni_id)
@@ -120,6 +121,23 @@ class Report:
             moved_from=",".join(sorted(self._moved_from.pop(address, set()) - {claim.eni_id})),
             took=max(holding.seen for holding in standing.values()) - claim.since,
         )
+
+    def _bound(self, claim: Claim, old: Claim | None, observed: Observed) -> None:
+        """Name an Elastic IP when it is first known to be bound to a claim's address."""
+        before = old.held if old is not None and old.since == claim.since else {}
+        for allocation_id in sorted(set(claim.held) - set(before)):
+            eip = observed.eips.get(allocation_id)
+            if eip is not None:
+                event(
+                    log,
+                    logging.INFO,
+                    "bound",
+                    eip=eip.allocation_id,
+                    public=eip.public_ip,
+                    address=claim.address,
+                    eni=claim.eni_id,
+                    took=eip.seen - claim.since,
+                )
 
     # outcomes
 

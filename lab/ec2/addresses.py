@@ -7,15 +7,20 @@ address of an Elastic IP, and assigns what is taken (EC2-SEMANTICS.md).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Network
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from lab.ec2 import params, strict
 from lab.ec2.errors import Ec2Error, invalid_value, missing
 from lab.ec2.params import Params, required
 from lab.ec2.render import element, listing
 from lab.ec2.state import Address, Eni, Network, Subnet, VpcState
-from lab.ec2.world import DONE, World, Write
+from lab.ec2.world import DONE, Prepare, World, Write
+
+Taken = TypeVar("Taken")
+
+_PUBLIC = IPv4Network("203.0.113.0/24")  # for documentation (RFC 5737): what the lab's Elastic IPs are
 
 
 def free_addresses(state: VpcState, home: Subnet, network: Network) -> Iterator[Address]:
@@ -25,7 +30,7 @@ def free_addresses(state: VpcState, home: Subnet, network: Network) -> Iterator[
             yield address
 
 
-def take(free: Iterator[Address], number: int) -> list[Address]:
+def take(free: Iterator[Taken], number: int) -> list[Taken]:
     """That many free addresses; raises InsufficientFreeAddressesInSubnet."""
     taken = list(islice(free, number))
     if len(taken) < number:
@@ -148,6 +153,15 @@ def _one_of(first: bool, second: bool, first_name: str, second_name: str) -> Non
 # Elastic IPs ---------------------------------------------------------------------------------------------------------
 
 
+def prepare_allocate_address(world: World, request: Params) -> Params:
+    """AllocateAddress: moto's own choice is a loopback address, which no packet is ever sent to."""
+    held = {each.public_ip for each in world.backend.addresses}
+    free = next((str(each) for each in _PUBLIC.hosts() if str(each) not in held), None)
+    if free is None:
+        raise Ec2Error("AddressLimitExceeded", "The maximum number of addresses has been reached.")
+    return {"Address": free, **request}
+
+
 def associate_address(world: World, request: Params) -> str:
     """AssociateAddress, with an ENI or an instance, and the private address it is to be bound to."""
     state = world.state
@@ -234,6 +248,8 @@ def unbind_all(world: World, eni_id: str) -> None:
         if elastic.eni and elastic.eni.id == eni_id:
             _unbind(world, elastic)
 
+
+PREPARED: Mapping[str, Prepare] = {"AllocateAddress": prepare_allocate_address}
 
 WRITES: Mapping[str, Write] = {
     "AssignIpv6Addresses": assign_ipv6_addresses,

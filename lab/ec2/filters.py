@@ -135,9 +135,9 @@ SUBNET: Filters = {
 
 VPC: Filters = {
     "cidr": _one(lambda vpc: vpc.cidr),
-    "cidr-block-association.association-id": _all(lambda vpc: vpc.cidrs, lambda each: each[0]),
-    "cidr-block-association.cidr-block": _all(lambda vpc: vpc.cidrs, lambda each: each[1]),
-    "cidr-block-association.state": _all(lambda vpc: vpc.cidrs, lambda _: "associated"),
+    "cidr-block-association.association-id": _all(lambda vpc: vpc.cidr_associations, lambda each: each[0]),
+    "cidr-block-association.cidr-block": _all(lambda vpc: vpc.cidr_associations, lambda each: each[1]),
+    "cidr-block-association.state": _all(lambda vpc: vpc.cidr_associations, lambda each: each[2]),
     "dhcp-options-id": _one(lambda vpc: vpc.dhcp_options_id),
     "ipv6-cidr-block-association.association-id": _all(lambda vpc: vpc.ipv6_cidrs, lambda each: each[0]),
     "ipv6-cidr-block-association.ipv6-cidr-block": _all(lambda vpc: vpc.ipv6_cidrs, lambda each: each[1]),

@@ -1,71 +1,89 @@
 """ENIs and instances: what moto does, put right before (the request) or after (its objects).
 
-moto picks random addresses, taken and reserved ones among them, attaches what is attached, and leaves ENIs on
-terminated instances.
+moto picks random addresses, taken and reserved ones among them, makes security groups of whatever it is told, knows no
+client tokens, and leaves ENIs on terminated instances.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from lab.ec2 import addresses, params, strict
+from lab.ec2 import addresses, params, render, strict
 from lab.ec2.errors import Ec2Error, invalid_value
 from lab.ec2.params import Params, required
 from lab.ec2.state import Subnet, VpcState
-from lab.ec2.world import DONE, World, Write
-
-Prepare = Callable[[World, Params], Params]
-"""Checks a request that is then moto's, and returns it with what moto would have chosen wrongly filled in."""
+from lab.ec2.world import DONE, Afterwards, Prepare, World, Write
 
 
-def prepare_create_network_interface(world: World, request: Params) -> Params:
-    """CreateNetworkInterface: every address is named to moto, and free."""
+def create_network_interface(world: World, request: Params) -> str:
+    """CreateNetworkInterface, once for each client token ("Ensuring idempotency in Amazon EC2 API requests")."""
+    token = request.get("ClientToken")
+    asked = {key: value for key, value in request.items() if key != "ClientToken"}
+    before = world.tokens.get(token or "")
+    if before is None:
+        eni_id = _make(world, request)
+        world.enis_changed()
+    elif before[0] != asked:
+        raise Ec2Error(
+            "IdempotentParameterMismatch",
+            f"The client token {token} has been used with other parameters in an earlier request.",
+        )
+    else:
+        eni_id = before[1]
+    made = render.eni(strict.eni(world.state, eni_id))  # of one that was made for the token, and is deleted: NotFound
+    if token:
+        world.tokens[token] = (asked, eni_id)
+    return f"<networkInterface>{made}</networkInterface>" + render.element("clientToken", token)
+
+
+def _make(world: World, request: Params) -> str:
+    """Make an ENI whose addresses are all free; its ID."""
     state = world.state
     home = strict.subnet(state, required(request, "SubnetId"))
-    named = list(_named_ipv4(request))
-    for text, _ in named:
+    groups = params.items(request, "SecurityGroupId")
+    for group_id in groups:
+        if _group(world, group_id).vpc_id != home.vpc_id:
+            raise Ec2Error("InvalidParameter", "You have specified two resources that belong to different networks.")
+    ipv4, ipv6 = _ipv4(state, home, request), _ipv6(state, home, request)
+    made = world.backend.create_network_interface(
+        world.backend.get_subnet(home.subnet_id),
+        ipv4[0],
+        [{"PrivateIpAddress": each, "Primary": each == ipv4[0]} for each in ipv4],
+        group_ids=groups,
+        description=request.get("Description"),
+        tags=params.tags(request, "network-interface"),
+        ipv6_addresses=ipv6,
+    )
+    return str(made.id)
+
+
+def _ipv4(state: VpcState, home: Subnet, request: Params) -> list[str]:
+    """The IPv4 addresses of the new ENI, the primary one first."""
+    named = params.items_of(request, "PrivateIpAddresses", "PrivateIpAddress")
+    primary = [
+        address for number, address in enumerate(named, 1)
+        if params.flag(request, f"PrivateIpAddresses.{number}.Primary")
+    ]  # fmt: skip
+    if single := request.get("PrivateIpAddress"):
+        primary.append(single)
+    if len(primary) > 1:
+        raise Ec2Error("InvalidParameterCombination", "Only one primary private IP address can be specified")
+    secondary = [address for address in named if address not in primary]
+    for text in (*primary, *secondary):
         _check_new(state, home, text)
-    free = addresses.free_addresses(state, home, home.cidr)
-    if not any(primary for _, primary in named):
-        named.insert(0, (str(addresses.take(free, 1)[0]), True))
-    secondary = addresses.take(free, params.count(request, "SecondaryPrivateIpAddressCount") or 0)
-    named += [(str(address), False) for address in secondary]
-    prepared = {key: value for key, value in request.items() if not key.startswith(_OF_ADDRESSES)}
-    for number, (text, primary) in enumerate(named, 1):
-        prepared[f"PrivateIpAddresses.{number}.PrivateIpAddress"] = text
-        prepared[f"PrivateIpAddresses.{number}.Primary"] = "true" if primary else "false"
-    for number, text in enumerate(_ipv6(state, home, request), 1):
-        prepared[f"Ipv6Addresses.{number}.Ipv6Address"] = text
-    return prepared
-
-
-_OF_ADDRESSES = (
-    "PrivateIpAddress",  # and PrivateIpAddresses
-    "SecondaryPrivateIpAddressCount",
-    "Ipv6AddressCount",
-    "Ipv6Addresses",
-)
-
-
-def _named_ipv4(request: Params) -> Iterator[tuple[str, bool]]:
-    """The IPv4 addresses a CreateNetworkInterface names: (address, whether primary), primary first."""
-    if primary := request.get("PrivateIpAddress"):
-        yield primary, True
-    number = 1
-    while text := request.get(f"PrivateIpAddresses.{number}.PrivateIpAddress"):
-        yield text, params.flag(request, f"PrivateIpAddresses.{number}.Primary")
-        number += 1
+    free = (str(each) for each in addresses.free_addresses(state, home, home.cidr))
+    unnamed = (each for each in free if each not in named and each not in primary)
+    chosen = addresses.take(unnamed, (not primary) + (params.count(request, "SecondaryPrivateIpAddressCount") or 0))
+    return [*primary, *chosen[: not primary], *secondary, *chosen[not primary :]]
 
 
 def _ipv6(state: VpcState, home: Subnet, request: Params) -> list[str]:
     """The IPv6 addresses of the new ENI, canonical."""
     named = []
-    number = 1
-    while text := request.get(f"Ipv6Addresses.{number}.Ipv6Address"):
+    for text in params.items_of(request, "Ipv6Addresses", "Ipv6Address"):
         _check_new(state, home, text)
         named.append(str(strict.ipv6(text)))
-        number += 1
     asked = params.count(request, "Ipv6AddressCount") or 0
     if asked and not home.ipv6_cidrs:
         raise invalid_value(f"The subnet {home.subnet_id} has no IPv6 CIDR block")
@@ -119,47 +137,16 @@ def after_terminate_instances(world: World, request: Params) -> None:
     for instance_id in params.items(request, "InstanceId"):
         for held in world.state.enis_of_instance(instance_id):
             eni = world.backend.enis.get(held.eni_id)
-            addresses.unbind_all(world, held.eni_id)
             if eni is not None and eni.delete_on_termination:
+                addresses.unbind_all(world, held.eni_id)  # of one that stays, its Elastic IPs do too
                 world.backend.delete_network_interface(held.eni_id)
             elif eni is not None:
+                world.transitions.pop(eni.attachment_id, None)
                 # Not moto's detach_eni: the instance keeps its list, from which moto describes it.
                 eni.instance = eni.attachment_id = eni.attach_time = None
                 eni.status = "available"
             home = world.backend.get_subnet(held.subnet_id)
             home.del_subnet_ip(str(held.primary_ip))
-
-
-def prepare_attach_network_interface(world: World, request: Params) -> Params:
-    """AttachNetworkInterface: an ENI that is free, to a device index that is, in one Availability Zone."""
-    state = world.state
-    eni = strict.eni(state, required(request, "NetworkInterfaceId"))
-    instance = state.instances.get(required(request, "InstanceId"))
-    index = params.count(request, "DeviceIndex")
-    if instance is None:
-        raise Ec2Error("InvalidInstanceID.NotFound", f"The instance ID '{request['InstanceId']}' does not exist")
-    if instance.state == "terminated":
-        raise Ec2Error("IncorrectInstanceState", f"The instance '{instance.instance_id}' is not in a valid state")
-    if eni.attachment:
-        raise Ec2Error("InvalidNetworkInterface.InUse", f"Interface: [{eni.eni_id}] in use.")
-    if eni.availability_zone != instance.availability_zone:
-        raise invalid_value(
-            f"Instance {instance.instance_id} and interface {eni.eni_id} are not in the same availability zone"
-        )
-    if any(each.device_index == index for each in state.enis_of_instance(instance.instance_id)):
-        raise invalid_value(
-            f"Instance '{instance.instance_id}' already has an interface attached at device index '{index}'."
-        )
-    return request
-
-
-def prepare_detach_network_interface(world: World, request: Params) -> Params:
-    """DetachNetworkInterface: never of device index 0."""
-    attachment_id = required(request, "AttachmentId")
-    for eni in world.state.enis.values():
-        if eni.attachment and eni.attachment.attachment_id == attachment_id and eni.device_index == 0:
-            raise Ec2Error("OperationNotPermitted", "The network interface at device index 0 cannot be detached.")
-    return request
 
 
 def prepare_delete_network_interface(world: World, request: Params) -> Params:
@@ -200,16 +187,16 @@ def _group(world: World, group_id: str) -> Any:
 
 
 PREPARED: Mapping[str, Prepare] = {
-    "AttachNetworkInterface": prepare_attach_network_interface,
-    "CreateNetworkInterface": prepare_create_network_interface,
     "DeleteNetworkInterface": prepare_delete_network_interface,
-    "DetachNetworkInterface": prepare_detach_network_interface,
     "RunInstances": prepare_run_instances,
 }
 
-AFTERWARDS: Mapping[str, Callable[[World, Params], None]] = {
+AFTERWARDS: Mapping[str, Afterwards] = {
     "RunInstances": after_run_instances,
     "TerminateInstances": after_terminate_instances,
 }
 
-WRITES: Mapping[str, Write] = {"ModifyNetworkInterfaceAttribute": modify_network_interface_attribute}
+WRITES: Mapping[str, Write] = {
+    "CreateNetworkInterface": create_network_interface,
+    "ModifyNetworkInterfaceAttribute": modify_network_interface_attribute,
+}

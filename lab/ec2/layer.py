@@ -16,19 +16,28 @@ from xml.etree import ElementTree
 
 from moto.core.exceptions import ServiceException
 
-from lab.ec2 import addresses, interfaces, params, routes, sts
+from lab.ec2 import addresses, attachments, interfaces, params, routes, sts, subnets
 from lab.ec2.auth import Credentials, Keys, signed_by
 from lab.ec2.errors import Ec2Error, ec2_answer, ec2_error, sts_error
 from lab.ec2.faults import ConnectionLost, Faults
+from lab.ec2.later import Agenda
 from lab.ec2.moto_api import Moto, translated
 from lab.ec2.params import Params
 from lab.ec2.quotas import Quotas
 from lab.ec2.reads import LISTINGS, Reads
 from lab.ec2.snapshot import Snapshots
 from lab.ec2.state import VpcState
-from lab.ec2.world import World, Write
+from lab.ec2.world import Afterwards, Delays, Prepare, World, Write
 
-_WRITES: Mapping[str, Write] = {**addresses.WRITES, **interfaces.WRITES, **routes.WRITES}
+_WRITES: Mapping[str, Write] = {
+    **addresses.WRITES,
+    **attachments.WRITES,
+    **interfaces.WRITES,
+    **routes.WRITES,
+    **subnets.WRITES,
+}
+_PREPARED: Mapping[str, Prepare] = {**addresses.PREPARED, **interfaces.PREPARED, **subnets.PREPARED}
+_AFTERWARDS: Mapping[str, Afterwards] = {**attachments.AFTERWARDS, **interfaces.AFTERWARDS}
 
 _HISTORY = 60.0  # s of states kept for reads that lag
 
@@ -64,15 +73,19 @@ class Layer:
         self.closed = threading.Event()
         self._lock = threading.RLock()  # a callback of `on_change` may read through admin()
         self._callbacks: list[Callable[[VpcState], None]] = []
-        bindings: dict[str, str] = {}
-        snapshots = Snapshots(self.moto.ec2, bindings)
-        self._world = World(self.moto.ec2, quotas, snapshots.whole(None), snapshots, bindings)
+        self._agenda = Agenda()
+        self._world = _make_world(self.moto, quotas, self._later)
         self._history = deque([(time.monotonic(), self._world.state)])
 
     @property
     def state(self) -> VpcState:
         """The current state."""
         return self._world.state
+
+    @property
+    def delays(self) -> Delays:
+        """How long what is not done at once takes."""
+        return self._world.delays
 
     def on_change(self, callback: Callable[[VpcState], None]) -> None:
         """Call `callback` with each new state, in order, before the call that made it is answered."""
@@ -116,6 +129,7 @@ class Layer:
         """Forget the account. Calls under way lose their connection."""
         self.closed.set()
         self.faults.unblock()
+        self._agenda.close()
         with self._lock:
             self.moto.forget()
 
@@ -162,16 +176,33 @@ class Layer:
 
     def _through_moto(self, action: str, flat: Params) -> bytes:
         """A call that moto answers itself, prepared and put right where it must be."""
-        if prepare := interfaces.PREPARED.get(action):
+        if prepare := _PREPARED.get(action):
             flat = prepare(self._world, flat)
         status, body = self.moto.call("ec2", action, flat)
         if status >= 400:
             raise _moto_refusal(status, body)
         if not action.startswith(("Describe", "Get")):
-            if afterwards := interfaces.AFTERWARDS.get(action):
+            if afterwards := _AFTERWARDS.get(action):
                 afterwards(self._world, flat)
             self._world.changed()
         return body
+
+    def _later(self, seconds: float, action: Callable[[World], None]) -> None:
+        """Apply the rest of a write, with no delay as a part of it. Called with the lock held."""
+        if seconds <= 0:
+            action(self._world)
+        else:
+            self._agenda.add(seconds, lambda: self._apply_later(action))
+
+    def hurry(self) -> None:
+        """Let everything that is under way be done now."""
+        self._agenda.hurry()
+
+    def _apply_later(self, action: Callable[[World], None]) -> None:
+        with self._lock:
+            if not self.closed.is_set():
+                action(self._world)
+                self._publish()
 
     def _publish(self) -> None:
         """Keep a new state for reads that lag, and tell who wants to know."""
@@ -216,6 +247,13 @@ class Layer:
 
     def _refusal(self, service: str, error: Ec2Error) -> bytes:
         return (sts_error if service == "sts" else ec2_error)(error, str(uuid.uuid4()))
+
+
+def _make_world(moto: Moto, quotas: Quotas, later: Callable[[float, Callable[[World], None]], None]) -> World:
+    bindings: dict[str, str] = {}
+    transitions: dict[str, str] = {}
+    snapshots = Snapshots(moto.ec2, bindings, transitions)
+    return World(moto.ec2, quotas, snapshots.whole(None), snapshots, later, bindings=bindings, transitions=transitions)
 
 
 def _split(request: Mapping[str, str]) -> tuple[str, dict[str, str]]:

@@ -52,6 +52,27 @@ def _numbered(params: Params, name: str) -> Iterator[str]:
         number += 1
 
 
+def tags(params: Params, resource_type: str) -> dict[str, str]:
+    """The tags that a create call asks for (`TagSpecifications`) of resources of that type."""
+    found: dict[str, str] = {}
+    number = 1
+    while (kind := params.get(f"TagSpecification.{number}.ResourceType")) is not None:
+        keys = items_of(params, f"TagSpecification.{number}.Tag", "Key")
+        values = items_of(params, f"TagSpecification.{number}.Tag", "Value")
+        if kind == resource_type:
+            found |= dict(zip(keys, values, strict=True))
+        number += 1
+    return found
+
+
+def items_of(params: Params, name: str, member: str) -> list[str]:
+    """A member of each structure in a list: `Name.1.Member`, `Name.2.Member`, …; empty where one has it not."""
+    found: list[str] = []
+    while any(key.startswith(f"{name}.{len(found) + 1}.") for key in params):
+        found.append(params.get(f"{name}.{len(found) + 1}.{member}", ""))
+    return found
+
+
 def filters(params: Params) -> list[tuple[str, list[str]]]:
     """The request's filters: (name, values). Raises FilterLimitExceeded and, for one without a name, the usual."""
     found: list[tuple[str, list[str]]] = []

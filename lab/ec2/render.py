@@ -186,11 +186,11 @@ def subnet(each: Subnet) -> str:
     )
 
 
-def _cidr(association: tuple[str, object]) -> str:
+def _cidr(association: tuple[str, object, str]) -> str:
     return (
         element("associationId", association[0])
         + element("cidrBlock", association[1])
-        + "<cidrBlockState><state>associated</state></cidrBlockState>"
+        + f"<cidrBlockState><state>{association[2]}</state></cidrBlockState>"
     )
 
 
@@ -201,7 +201,7 @@ def vpc(each: Vpc) -> str:
         + element("ownerId", each.owner_id)
         + element("state", "available")
         + element("cidrBlock", each.cidr)
-        + listing("cidrBlockAssociationSet", each.cidrs, _cidr)
+        + listing("cidrBlockAssociationSet", each.cidr_associations, _cidr)
         + listing("ipv6CidrBlockAssociationSet", each.ipv6_cidrs, _ipv6_cidr)
         + element("dhcpOptionsId", each.dhcp_options_id)
         + element("instanceTenancy", each.instance_tenancy)
@@ -216,6 +216,7 @@ def elastic_ip(each: ElasticIp) -> str:
         element("publicIp", each.public_ip)
         + element("allocationId", each.allocation_id)
         + element("domain", "vpc")
+        + element("instanceId", each.instance_id)
         + element("associationId", each.association_id)
         + element("networkInterfaceId", each.eni_id)
         + element("privateIpAddress", each.private_ip)

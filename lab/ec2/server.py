@@ -26,7 +26,8 @@ class LabEc2:
     """EC2 and STS of one account in one region; each instance has an account, and so a world, of its own.
 
     `calls` records what came in over HTTP (not what `admin()` clients did), `faults` makes it fail, `latency` (s) is
-    spent half before a call is applied and half after, `lag` (s) is how far reads are behind. `keys.base` are
+    spent half before a call is applied and half after, `lag` (s) is how far reads are behind; `attach_delay`,
+    `detach_delay` and `cidr_delay` (s) are what these changes take after the call was answered. `keys.base` are
     credentials that work.
     """
 
@@ -135,6 +136,46 @@ class LabEc2:
     @lag.setter
     def lag(self, seconds: float) -> None:
         self._layer.lag = seconds
+
+    @property
+    def attach_delay(self) -> float:
+        """Seconds that an ENI is `attaching`."""
+        return self._layer.delays.attach
+
+    @attach_delay.setter
+    def attach_delay(self, seconds: float) -> None:
+        self._layer.delays.attach = seconds
+
+    @property
+    def detach_delay(self) -> float:
+        """Seconds that an ENI is `detaching`; by force one at most."""
+        return self._layer.delays.detach
+
+    @detach_delay.setter
+    def detach_delay(self, seconds: float) -> None:
+        self._layer.delays.detach = seconds
+
+    @property
+    def stuck_detach(self) -> bool:
+        """Whether running instances do not let go: what is detached is `detaching` until it is forced."""
+        return self._layer.delays.stuck_detach
+
+    @stuck_detach.setter
+    def stuck_detach(self, stuck: bool) -> None:
+        self._layer.delays.stuck_detach = stuck
+
+    @property
+    def cidr_delay(self) -> float:
+        """Seconds that a CIDR of a VPC is `associating`."""
+        return self._layer.delays.cidr
+
+    @cidr_delay.setter
+    def cidr_delay(self, seconds: float) -> None:
+        self._layer.delays.cidr = seconds
+
+    def hurry(self) -> None:
+        """Let what is attaching, detaching or associating now be done at once, whatever the delays."""
+        self._layer.hurry()
 
     @property
     def page_size(self) -> int | None:

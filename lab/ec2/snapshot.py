@@ -49,11 +49,13 @@ class Snapshots:
     """Makes states of moto's EC2 `backend`.
 
     `bindings` tells to which private address an Elastic IP (by allocation ID) is bound; moto knows only the ENI.
+    `transitions` tells the state of an attachment (by its ID) that is not "attached".
     """
 
-    def __init__(self, backend: Any, bindings: Mapping[str, str]) -> None:
+    def __init__(self, backend: Any, bindings: Mapping[str, str], transitions: Mapping[str, str]) -> None:
         self._backend = backend
         self._bindings = bindings
+        self._transitions = transitions
 
     def whole(self, before: VpcState | None) -> VpcState:
         """The state after a change that may have touched anything."""
@@ -87,12 +89,12 @@ class Snapshots:
         return replace(before, version=before.version + 1, route_tables={**before.route_tables, table_id: table})
 
     def _vpc(self, vpc: Any) -> Vpc:
-        def cidrs(ipv6: bool) -> list[tuple[str, Any]]:
+        def cidrs(ipv6: bool, state: str = "associated") -> list[tuple[str, Any]]:
             held = vpc.get_cidr_block_association_set(ipv6=ipv6)
             return [
                 (each["association_id"], ip_network(each["cidr_block"], strict=False))
                 for each in held
-                if each["cidr_block_state"]["state"] == "associated"
+                if each["cidr_block_state"]["state"] == state
             ]
 
         return Vpc(
@@ -101,6 +103,7 @@ class Snapshots:
             cidr=IPv4Network(vpc.cidr_block, strict=False),
             cidrs=tuple(cidrs(ipv6=False)),
             ipv6_cidrs=tuple(cidrs(ipv6=True)),
+            pending_cidrs=tuple((*each, "associating") for each in cidrs(ipv6=False, state="associating")),
             is_default=vpc.is_default,
             dhcp_options_id=vpc.dhcp_options_id,
             instance_tenancy=vpc.instance_tenancy,
@@ -157,6 +160,7 @@ class Snapshots:
             association_id=address.association_id,
             eni_id=address.eni.id if address.eni else None,
             private_ip=IPv4Address(bound) if bound else None,
+            instance_id=address.eni.instance.id if address.eni and address.eni.instance else None,
             tags=self._tags(address.allocation_id),
         )
 
@@ -178,7 +182,7 @@ class Snapshots:
             owner_id=eni.owner_id,
             private_addresses=tuple(PrivateAddress(each, each == primary, public.get(each)) for each in addresses),
             ipv6_addresses=tuple(IPv6Address(each) for each in eni.ipv6_addresses),
-            attachment=_attachment(eni),
+            attachment=self._attachment(eni),
             source_dest_check=eni.source_dest_check,
             status=eni.status,
             description=eni.description,
@@ -188,13 +192,29 @@ class Snapshots:
             tags=self._tags(eni.id),
         )
 
+    def _attachment(self, eni: Any) -> Attachment | None:
+        if not eni.attachment_id or eni.instance is None:
+            return None
+        return Attachment(
+            attachment_id=eni.attachment_id,
+            instance_id=eni.instance.id,
+            device_index=eni.device_index,
+            owner_id=eni.owner_id,
+            status=self._transitions.get(eni.attachment_id, "attached"),
+            attach_time=eni.attach_time,
+            delete_on_termination=bool(eni.delete_on_termination),
+        )
+
     def _route_table(self, table: Any, state: VpcState) -> RouteTable:
+        # A destination that is a prefix list has no place in a state; vipmanager makes none. And a CIDR of the VPC is
+        # routed from when it is associated until it is not, which moto does not tell apart.
+        routes = (_route(route, state) for route in table.routes if not route.destination_prefix_list)
+        networks = state.vpcs[table.vpc_id].networks
         return RouteTable(
             route_table_id=table.id,
             vpc_id=table.vpc_id,
             owner_id=table.owner_id,
-            # A destination that is a prefix list has no place in a state; vipmanager makes none.
-            routes=tuple(_route(route, state) for route in table.routes if not route.destination_prefix_list),
+            routes=tuple(route for route in routes if route.target != LOCAL or route.destination in networks),
             associations=tuple(_association(each) for each in table.associations),
             tags=self._tags(table.id),
         )
@@ -211,19 +231,6 @@ def _kept(made: dict[str, Made], before: VpcState | None, name: str) -> Mapping[
     merged = {key: old[key] if old.get(key) == value else value for key, value in made.items()}
     same = merged.keys() == old.keys() and all(merged[key] is old[key] for key in merged)
     return old if same else merged
-
-
-def _attachment(eni: Any) -> Attachment | None:
-    if not eni.attachment_id or eni.instance is None:
-        return None
-    return Attachment(
-        attachment_id=eni.attachment_id,
-        instance_id=eni.instance.id,
-        device_index=eni.device_index,
-        owner_id=eni.owner_id,
-        attach_time=eni.attach_time,
-        delete_on_termination=bool(eni.delete_on_termination),
-    )
 
 
 def _association(association: Mapping[str, Any]) -> Association:
@@ -248,5 +255,6 @@ def _route(route: Any, state: VpcState) -> Route:
         return Route(destination, target, BLACKHOLE)
     # EC2-SEMANTICS "ENI detached or deleted, …". Of a stopped instance too, as users of NAT instances report; AWS's
     # documentation names only terminated ones. The route keeps its instance, and is active again when that runs.
-    status = ACTIVE if instance_runs(instance) else BLACKHOLE
+    # An ENI that is on its way on or off is no live one either.
+    status = ACTIVE if eni.attached and instance_runs(instance) else BLACKHOLE
     return Route(destination, target, status, instance_id=instance.instance_id, instance_owner_id=eni.owner_id)

@@ -24,17 +24,23 @@ BLACKHOLE = "blackhole"
 
 @dataclass(frozen=True)
 class Vpc:
-    """A VPC; `cidr` is its first IPv4 CIDR, `cidrs` and `ipv6_cidrs` are all that are associated with it."""
+    """A VPC; `cidr` is its first IPv4 CIDR, `cidrs` and `ipv6_cidrs` are all that are associated with it by now."""
 
     vpc_id: str
     owner_id: str
     cidr: IPv4Network
     cidrs: tuple[tuple[str, IPv4Network], ...]  # (association ID, CIDR)
     ipv6_cidrs: tuple[tuple[str, IPv6Network], ...]
+    pending_cidrs: tuple[tuple[str, IPv4Network, str], ...] = ()  # (association ID, CIDR, "associating")
     is_default: bool = False
     dhcp_options_id: str = "default"
     instance_tenancy: str = "default"
     tags: Tags = ()
+
+    @property
+    def cidr_associations(self) -> tuple[tuple[str, IPv4Network, str], ...]:
+        """Every association of an IPv4 CIDR with its state."""
+        return (*((each, cidr, "associated") for each, cidr in self.cidrs), *self.pending_cidrs)
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -93,7 +99,7 @@ class PrivateAddress:
 
 @dataclass(frozen=True)
 class Attachment:
-    """An ENI's attachment to an instance. `status`: attaching, attached, detaching, detached."""
+    """An ENI's attachment to an instance. `status`: attaching, attached, detaching."""
 
     attachment_id: str
     instance_id: str
@@ -139,6 +145,11 @@ class Eni:
     def attached(self) -> bool:
         """Whether packets reach an instance through this ENI."""
         return self.attachment is not None and self.attachment.status == "attached"
+
+    @property
+    def attaching(self) -> bool:
+        """Whether the instance has not got the interface yet."""
+        return self.attachment is not None and self.attachment.status == "attaching"
 
     @property
     def instance_id(self) -> str | None:
@@ -245,13 +256,14 @@ class RouteTable:
 
 @dataclass(frozen=True)
 class ElasticIp:
-    """An Elastic IP address. The last three are of the private address it is associated with, if any."""
+    """An Elastic IP address; of the private address it is associated with, if any, also the ENI and its instance."""
 
     public_ip: str
     allocation_id: str
     association_id: str | None = None
     eni_id: str | None = None
     private_ip: IPv4Address | None = None
+    instance_id: str | None = None
     tags: Tags = ()
 
 
@@ -299,7 +311,7 @@ class VpcState:
         return eni.attached and instance_runs(self.instances.get(eni.instance_id or ""))
 
     def enis_of_instance(self, instance_id: str) -> list[Eni]:
-        """The ENIs attached to the instance, by device index."""
+        """The ENIs attached to the instance, being attached, or being detached, by device index."""
         held = (eni for eni in self.enis.values() if eni.instance_id == instance_id)
         return sorted(held, key=lambda eni: eni.device_index or 0)
 

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from lab.ec2.errors import Ec2Error, invalid_value, missing
 from lab.ec2.params import Params, required
 from lab.ec2.quotas import Quotas
-from lab.ec2.state import LOCAL, Address, Eni, Network, Route, RouteTable, Subnet, Vpc, VpcState
+from lab.ec2.state import LOCAL, Address, Eni, Instance, Network, Route, RouteTable, Subnet, Vpc, VpcState
 
 # "You can't add routes … that are an exact match or a subset of the following": VPC user guide, Configure route tables.
 _RESERVED_DESTINATIONS: tuple[Network, ...] = (IPv4Network("169.254.168.0/22"), IPv6Network("fd00:ec2::/32"))
@@ -48,11 +48,25 @@ def subnet(state: VpcState, subnet_id: str) -> Subnet:
     return found
 
 
+def vpc(state: VpcState, vpc_id: str) -> Vpc:
+    """The VPC."""
+    found = state.vpcs.get(vpc_id)
+    if found is None:
+        raise Ec2Error("InvalidVpcID.NotFound", f"The vpc ID '{vpc_id}' does not exist")
+    return found
+
+
+def instance(state: VpcState, instance_id: str) -> Instance:
+    """The instance, in whatever state."""
+    found = state.instances.get(instance_id)
+    if found is None:
+        raise Ec2Error("InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist")
+    return found
+
+
 def only_eni_of_instance(state: VpcState, instance_id: str) -> Eni:
     """The ENI an instance stands for as a route's target: CreateRoute, "unless exactly one is attached"."""
-    if instance_id not in state.instances:
-        raise Ec2Error("InvalidInstanceID.NotFound", f"The instance ID '{instance_id}' does not exist")
-    enis = state.enis_of_instance(instance_id)
+    enis = state.enis_of_instance(instance(state, instance_id).instance_id)
     if len(enis) != 1:
         raise Ec2Error(
             "InvalidInstanceID",
@@ -153,6 +167,32 @@ def route_quota(quotas: Quotas, table: RouteTable, wanted: Network) -> None:
         raise Ec2Error("RouteLimitExceeded", "The maximum number of routes has been reached.")
 
 
+# CIDRs ---------------------------------------------------------------------------------------------------------------
+
+
+def subnet_range(state: VpcState, home: Vpc, wanted: Network) -> None:
+    """A subnet's CIDR lies in one of the VPC's, and overlaps no other subnet's (CreateSubnet)."""
+    if not any(_within(wanted, network) for network in home.networks):
+        raise Ec2Error("InvalidSubnet.Range", f"The CIDR '{wanted}' is invalid.")
+    for other in state.subnets.values():
+        if other.vpc_id == home.vpc_id and any(_overlap(wanted, network) for network in other.networks):
+            raise Ec2Error("InvalidSubnet.Conflict", f"The CIDR '{wanted}' conflicts with another subnet")
+
+
+def vpc_range(state: VpcState, home: Vpc, wanted: IPv4Network) -> None:
+    """AssociateVpcCidrBlock: apart from the VPC's other CIDRs, also those that are being associated, and its routes."""
+    held = (*(cidr for _, cidr in home.cidrs), *(cidr for _, cidr, _ in home.pending_cidrs))
+    if any(_overlap(wanted, network) for network in held):
+        raise Ec2Error("InvalidVpc.Range", f"The CIDR '{wanted}' conflicts with another CIDR of the VPC {home.vpc_id}")
+    for table in state.route_tables.values():
+        for route in table.routes if table.vpc_id == home.vpc_id else ():
+            if route.target != LOCAL and _within(route.destination, wanted):
+                raise Ec2Error(
+                    "InvalidVpc.Range",
+                    f"The CIDR '{wanted}' conflicts with the route {route.destination} of {table.route_table_id}",
+                )
+
+
 # Addresses -----------------------------------------------------------------------------------------------------------
 
 
@@ -240,3 +280,7 @@ def addresses_on_eni(holder: Eni, addresses: Iterable[Address]) -> None:
 def _within(inner: Network, outer: Network) -> bool:
     """Whether `inner` is `outer` or part of it, of the same family."""
     return inner.version == outer.version and inner.prefixlen >= outer.prefixlen and inner.network_address in outer
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    return _within(one, other) or _within(other, one)

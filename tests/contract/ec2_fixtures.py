@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.ec2.auth import Credentials
 from lab.ec2.server import LabEc2
+from lab.ec2.web import Handler, Server
 from tests.contract.ec2_worlds import QUOTAS
 from vipmanager.clients import ec2_model
 from vipmanager.clients.ec2 import Ec2Client
 
-MakeClient = Callable[..., Ec2Client]
+MakeClient = Callable[..., Any]
 REGION = "us-east-2"
 KEY = Credentials("AKIALABLABLABLABLAB", "not-a-secret", "arn:aws:iam::123456789012:user/contract", "AIDALAB")
 
@@ -70,11 +72,33 @@ def trimmed_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_client(endpoint: int, trimmed_model: Path) -> MakeClient:
     """Makes real clients; with the cut-down model unless it is told `trimmed=False`."""
 
-    def make(role_arn: str = "", *, trimmed: bool = True) -> Ec2Client:
+    def make(role_arn: str = "", *, trimmed: bool = True, kind: type[Ec2Client] = Ec2Client, **more: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ec2_model, "model_path", lambda: trimmed_model if trimmed else trimmed_model / "none")
-            client = Ec2Client(lambda: REGION, role_arn)
+            client = kind(lambda: REGION, role_arn, **more)
             client.warm_up()
         return client
 
     return make
+
+
+class Canned:
+    """Answers every request with one text."""
+
+    def __init__(self) -> None:
+        self.status, self.text = 200, ""
+        self.server = Server(("127.0.0.1", 0), _CannedHandler, self)
+
+
+class _CannedHandler(Handler):
+    def do_POST(self) -> None:
+        self.body()
+        self.answer(self.owner.status, self.owner.text.encode(), "text/xml")
+
+
+@pytest.fixture
+def canned(monkeypatch: pytest.MonkeyPatch) -> Iterator[Canned]:
+    made = Canned()
+    point_sdk_at(monkeypatch, f"http://127.0.0.1:{made.server.port}", "AKIA", "secret")
+    yield made
+    made.server.stop()

@@ -19,6 +19,7 @@ ADDRESSES_PER_ENI = 4
 QUOTAS = Quotas(routes_per_table=ROUTES_PER_TABLE, addresses=AddressLimit(ADDRESSES_PER_ENI, ADDRESSES_PER_ENI))
 
 CIDR_A, CIDR_B = "10.10.1.0/24", "10.10.2.0/24"
+ZONE_A, ZONE_B = "us-east-2a", "us-east-2b"
 PRIMARY_A, PRIMARY_A2, PRIMARY_B = "10.10.1.10", "10.10.1.11", "10.10.2.10"
 
 
@@ -85,7 +86,7 @@ class FakeWorld:
         ec2.add_vpc(VPC, "10.10.0.0/16", "2600:1f14::/56")
         ec2.add_vpc("vpc-2", "10.20.0.0/16")
         ec2.add_subnet("subnet-a", CIDR_A, str(self.cidr6))
-        ec2.add_subnet("subnet-b", CIDR_B)
+        ec2.add_subnet("subnet-b", CIDR_B, zone=ZONE_B)
         ec2.add_subnet("subnet-2", "10.20.1.0/24", vpc_id="vpc-2")
         self.subnet_ids = {"a": "subnet-a", "b": "subnet-b"}
         self.enis = {"a": "eni-a", "a2": "eni-a2", "b": "eni-b"}
@@ -113,7 +114,7 @@ class FakeWorld:
         self.ec2.detach(eni)
 
     def delete_eni(self, eni: str) -> None:
-        self.ec2.delete_eni(eni)
+        self.ec2.remove_eni(eni)
 
     def add_tables(self, count: int) -> list[str]:
         made = [f"rtb-{len(self.ec2.state.tables) + number}" for number in range(count)]
@@ -141,8 +142,8 @@ class LabWorld:
         self.vpc, block = self._make_vpc("10.10.0.0/16")
         self.cidr6 = list(ip_network(block).subnets(new_prefix=64))[1]
         self.subnet_ids = {
-            "a": self._make_subnet(self.vpc, CIDR_A, Ipv6CidrBlock=str(self.cidr6)),
-            "b": self._make_subnet(self.vpc, CIDR_B),
+            "a": self._make_subnet(self.vpc, CIDR_A, AvailabilityZone=ZONE_A, Ipv6CidrBlock=str(self.cidr6)),
+            "b": self._make_subnet(self.vpc, CIDR_B, AvailabilityZone=ZONE_B),
         }
         self.enis: dict[str, str] = {}
         self.macs: dict[str, str] = {}

@@ -11,6 +11,7 @@ from pyroute2.iproute.linux import IPRoute
 
 from lab import links, netns
 from lab.netns import Namespace
+from tests.doubles.clock import until
 from tests.doubles.netlink import FakeNetlink
 from vipmanager.clients.netlink import NetlinkClient
 from vipmanager.model import PodRoute, PodRule
@@ -59,6 +60,19 @@ class NetlinkWorld(Protocol):
         ...
 
 
+def until_local(ns: Namespace, text: str) -> None:
+    """Wait until an IPv6 address that was just added can be reached.
+
+    Without DAD too, Linux gives it its route in the local table a moment later, from a work queue; until then it can be
+    bound, and packets to it leave by the link's prefix route.
+    """
+
+    def is_local(iproute: IPRoute) -> bool:
+        return any(each.get_attr("RTA_DST") == text for each in iproute.get_routes(family=10, table=255))
+
+    until(lambda: links.netlink(ns, is_local))
+
+
 class FakePod:
     """Behind the double."""
 
@@ -103,9 +117,9 @@ class FakePod:
 class InNamespace:
     """A port whose methods run on one thread, which has entered a namespace as the agent's has its pod's."""
 
-    def __init__(self, ns: Namespace) -> None:
+    def __init__(self, ns: Namespace, client: Callable[[], NetlinkClient] = NetlinkClient) -> None:
         self._thread = ThreadPoolExecutor(1, initializer=netns.setns, initargs=(ns.fileno(), netns.CLONE_NEWNET))
-        self._client: NetlinkClient = self.run(NetlinkClient)
+        self._client: NetlinkClient = self.run(client)
 
     def run(self, action: Callable[[], _T]) -> _T:
         """Run something there."""
@@ -124,10 +138,10 @@ class InNamespace:
 class KernelPod:
     """Behind the real client."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: Callable[[], NetlinkClient] = NetlinkClient) -> None:
         self.ns, self._elsewhere = Namespace("pod"), Namespace("elsewhere")
         links.set_up_host(self.ns)
-        self.inside = InNamespace(self.ns)
+        self.inside = InNamespace(self.ns, client)
         self.port: NetlinkPort = self.inside  # type: ignore[assignment]
 
     def close(self) -> None:

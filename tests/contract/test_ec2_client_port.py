@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
 
@@ -10,15 +10,15 @@ import pytest
 
 from lab.ec2.moto_api import Moto
 from lab.ec2.server import LabEc2
-from lab.ec2.web import Handler, Server
 from tests.contract.ec2_fixtures import (
     KEY,
+    Canned,
     MakeClient,
     account,
+    canned,
     endpoint,
     make_client,
     module_patch,
-    point_sdk_at,
     trimmed_model,
 )
 from tests.contract.ec2_worlds import LabWorld, a
@@ -26,7 +26,7 @@ from vipmanager.clients import ec2 as ec2_client
 from vipmanager.clients.ec2 import Ec2Client
 from vipmanager.errors import CallError, ErrorKind, Failure
 
-__all__ = ["account", "endpoint", "make_client", "module_patch", "trimmed_model"]
+__all__ = ["account", "canned", "endpoint", "make_client", "module_patch", "trimmed_model"]
 
 OUTSIDE = ip_network("192.168.0.1/32")
 CALLS: dict[str, Callable[[LabWorld], object]] = {
@@ -301,28 +301,6 @@ NOTHING = """<?xml version="1.0" encoding="UTF-8"?>
 <DescribeNetworkInterfacesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>x</requestId>
 <networkInterfaceSet><item><networkInterfaceId>eni-1</networkInterfaceId></item></networkInterfaceSet>
 </DescribeNetworkInterfacesResponse>"""
-
-
-class Canned:
-    """Answers every request with one text."""
-
-    def __init__(self) -> None:
-        self.status, self.text = 200, ""
-        self.server = Server(("127.0.0.1", 0), _CannedHandler, self)
-
-
-class _CannedHandler(Handler):
-    def do_POST(self) -> None:
-        self.body()
-        self.answer(self.owner.status, self.owner.text.encode(), "text/xml")
-
-
-@pytest.fixture
-def canned(monkeypatch: pytest.MonkeyPatch) -> Iterator[Canned]:
-    made = Canned()
-    point_sdk_at(monkeypatch, f"http://127.0.0.1:{made.server.port}", "AKIA", "secret")
-    yield made
-    made.server.stop()
 
 
 def test_propagated_and_prefix_list_routes_are_left_out(canned: Canned, make_client: MakeClient) -> None:

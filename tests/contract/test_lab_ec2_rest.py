@@ -86,7 +86,7 @@ def test_attaching_what_is_attached_or_elsewhere_is_refused(world: World) -> Non
 
     refused(lambda: attach(world.enis[0], 0, 2), "InvalidNetworkInterface.InUse")
     refused(lambda: attach(made, 0, 1), "InvalidParameterValue")  # the device index is taken
-    refused(lambda: attach(made, 1, 2), "InvalidParameterValue")  # another Availability Zone
+    refused(lambda: attach(made, 1, 2), "InvalidParameterCombination")  # another Availability Zone
     attach(made, 0, 2)
     primary = world.ec2.state().enis_of_instance(world.instances[0])[0].attachment
     refused(lambda: admin.detach_network_interface(AttachmentId=primary.attachment_id), "OperationNotPermitted")

@@ -335,7 +335,7 @@ def test_an_interface_goes_back_to_the_worker_and_on_to_the_next_pod(lab: Lab) -
         assert [link.name for link in pod.interfaces()] == ["eth0", "net2"]
         lab.delete_pod(name)
         back = {link.name: link for link in worker.interfaces()}
-        assert back.keys() == {"eth0", "eth1", "eth2"}
+        assert back.keys() == {"eth0", "eth1", "eth2", "control0"}
         assert (back["eth2"].mac, back["eth2"].addresses, back["eth2"].up) == (worker.eni(2).mac, (), True)
 
 
@@ -343,7 +343,7 @@ def test_a_pod_that_cannot_be_made_leaves_nothing(lab: Lab) -> None:
     with pytest.raises(LookupError):
         lab.pod("bad", "a", {"net1": [], "net7": []})
     assert "bad" not in lab.pods
-    assert {link.name for link in lab.workers["a"].interfaces()} == {"eth0", "eth1", "eth2"}
+    assert {link.name for link in lab.workers["a"].interfaces()} == {"eth0", "eth1", "eth2", "control0"}
 
 
 def test_ec2_and_imds_answer_in_a_pod_and_know_its_worker(lab: Lab, pod: Pod) -> None:

@@ -13,7 +13,13 @@ from tests.doubles.clock import Bell
 from tests.doubles.faults import Faults
 from vipmanager.clients.netlink import failure
 from vipmanager.errors import CallError
-from vipmanager.model import Address, PodInterface, PodNetwork, PodRoute, PodRule
+from vipmanager.model import (
+    Address,
+    PodInterface,
+    PodNetwork,
+    PodRoute,
+    PodRule,
+)
 
 
 class FakeNetlink:

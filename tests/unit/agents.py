@@ -23,8 +23,16 @@ from vipmanager.config import load
 from vipmanager.observe import SETTLE
 from vipmanager.watch import Watch
 
-DESCRIBES = ("route_tables", "enis", "enis_by_mac", "enis_holding", "subnets")
-WRITES = ("create_route", "replace_route", "delete_route", "assign", "unassign", "disable_source_dest_check")
+DESCRIBES = ("route_tables", "enis", "enis_by_mac", "enis_holding", "subnets", "elastic_ips")
+WRITES = (
+    "create_route",
+    "replace_route",
+    "delete_route",
+    "assign",
+    "unassign",
+    "disable_source_dest_check",
+    "associate",
+)
 TABLES = 4
 PEER = "eni-9"
 """Another worker's ENI in subnet 1."""

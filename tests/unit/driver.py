@@ -38,7 +38,7 @@ class Driver:
         self.view.at = self.clock()
         self.view.look(self.netlink)
         self.view.learn_enis(self.imds.enis(), sorted(self.view.observed().pending))
-        self._learn({Need.TABLES, Need.STATES})
+        self._learn({Need.TABLES, Need.STATES} | ({Need.EIPS} if self.config.eips else set()))
         for _ in range(MANY):
             made = make_plan(self.view.observed(), self.claims, self.config)
             self.claims = made.claims
@@ -84,3 +84,6 @@ class Driver:
         if Need.HOLDERS in needs:
             asked = [each for each, claim in self.claims.items() if claim.kind is PlacementKind.ENI_ADDRESS]
             self.view.learn_holders(self.ec2.enis_holding(VPC, asked), asked, now)
+        if Need.EIPS in needs:
+            eips = [eip for bound in self.config.eips.values() for eip in bound.values()]
+            self.view.learn_eips(self.ec2.elastic_ips(eips), eips, now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 
@@ -13,6 +13,7 @@ from tests.doubles.netlink import FakeNetlink
 from vipmanager.actions import (
     AddPodRule,
     AssignAddress,
+    AssociateEip,
     DeletePodRoute,
     DeletePodRule,
     DeleteRoute,
@@ -310,6 +311,21 @@ def test_the_other_writes(ec2: FakeEc2) -> None:
     apply_vpc(ec2, [DeleteRoute("rtb-1", ROUTED, "eni-1", ADDRESS)])
     assert ec2.targets(str(ROUTED)) == {"rtb-1": None}
     assert len(verbs(ec2)) == 4
+
+
+def test_an_elastic_ip_is_bound_from_wherever_it_is_in_one_call(ec2: FakeEc2) -> None:
+    own = IPv4Address("10.10.1.50")
+    ec2.add_eip("eipalloc-1", "3.3.3.3", "eni-1", "10.10.1.10")
+    apply_vpc(ec2, [AssignAddress("eni-1", own)])
+    apply_vpc(ec2, [AssociateEip("eipalloc-1", "eni-1", own)])
+    assert (ec2.state.eips["eipalloc-1"].eni_id, ec2.state.eips["eipalloc-1"].address) == ("eni-1", own)
+    assert verbs(ec2) == ["assign", "associate"]
+
+
+def test_elastic_ips_are_calls_of_their_own() -> None:
+    binds = [AssociateEip(f"eipalloc-{n}", "eni-1", IPv4Address(f"10.10.1.5{n}")) for n in range(2)]
+    assigns = [AssignAddress("eni-1", bind.address) for bind in binds]
+    assert batches([*assigns, *binds], alone=lambda _: False) == [tuple(assigns), *((bind,) for bind in binds)]
 
 
 # The pod -------------------------------------------------------------------------------------------------------------

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from ipaddress import ip_network
+from ipaddress import IPv4Network, ip_address, ip_network
 
 import pytest
 
 from vipmanager.config import SETTINGS, Config, is_setting, load
 from vipmanager.errors import ConfigError
+from vipmanager.model_node import Floating, FloatingMode, HealthCheck
 from vipmanager.parsers import TagSelector
 
 
@@ -29,7 +30,7 @@ def test_the_default_of_each_setting_is_what_its_text_says() -> None:
 
 def test_an_empty_value_means_the_default() -> None:
     keys = [setting.key for setting in SETTINGS]
-    assert load(dict.fromkeys([*keys, "Intf1Peers"], " ")) == Config()
+    assert load(dict.fromkeys([*keys, "Intf1Peers", "Intf1EIPs"], " ")) == Config()
 
 
 def test_each_field_has_one_setting() -> None:
@@ -74,6 +75,34 @@ def test_each_field_has_one_setting() -> None:
         ("ReleaseOnExit", "no", "release_on_exit", False),
         ("DeleteRoutesOnExit", "1", "delete_routes_on_exit", True),
         ("StateDir", "/var/lib/x", "state_dir", "/var/lib/x"),
+        ("FLOATING_IP", "10.0.0.80", "floating", Floating((ip_address("10.0.0.80"),))),
+        (
+            "FLOATING_IP",
+            "eipalloc-0123abcd, 10.0.0.80,, 2001:db8::80, eipalloc-0123456789abcdef0",
+            "floating",
+            Floating(
+                (ip_address("10.0.0.80"), ip_address("2001:db8::80")),
+                ("eipalloc-0123abcd", "eipalloc-0123456789abcdef0"),
+            ),
+        ),
+        *(("FloatingMode", mode.value.upper(), "floating_mode", mode) for mode in FloatingMode),
+        ("FloatingSubnetCidr", "192.168.248.0/24", "floating_subnet", IPv4Network("192.168.248.0/24")),
+        ("FloatingSubnetCidr", "10.1.0.0/16", "floating_subnet", IPv4Network("10.1.0.0/16")),
+        ("FloatingSubnetCidr", "10.1.0.16/28", "floating_subnet", IPv4Network("10.1.0.16/28")),
+        ("LeaseName", "a", "lease_name", "a"),
+        ("LeaseName", "web-1.prod--x", "lease_name", "web-1.prod--x"),
+        ("LeaseName", "a" * 253, "lease_name", "a" * 253),
+        ("LeaseDuration", "5", "lease_duration", 5),
+        ("LeaseDuration", "3600", "lease_duration", 3600),
+        ("RenewDeadline", "4.5", "renew_deadline", 4.5),
+        ("RetryPeriod", "0.1", "retry_period", 0.1),
+        ("HealthCheck", "tcp://:30007", "health_check", HealthCheck("tcp", "", 30007)),
+        ("HealthCheck", "TCP://10.0.0.1:80/", "health_check", HealthCheck("tcp", "10.0.0.1", 80)),
+        ("HealthCheck", "http://:30007/a?b=c", "health_check", HealthCheck("http", "", 30007, "/a?b=c")),
+        ("HealthCheck", "http://[::1]:8080", "health_check", HealthCheck("http", "::1", 8080, "/")),
+        ("HealthCheck", "http://Node/x", "health_check", HealthCheck("http", "node", 80, "/x")),
+        ("HealthCheck", "https://node", "health_check", HealthCheck("https", "node", 443, "/")),
+        ("HealthThreshold", "1", "health_threshold", 1),
         ("LogLevel", "debug", "log_level", "DEBUG"),
         ("LogFormat", "JSON", "log_format", "json"),
     ],
@@ -115,6 +144,48 @@ def test_words_for_false(word: str) -> None:
         ("ReleaseOnExit", "da", "true/false"),
         ("DeleteRoutesOnExit", "?", "true/false"),
         ("StateDir", "run/vipmanager", "absolute"),
+        ("FLOATING_IP", "10.0.0.80/32", "leave the prefix length away"),
+        ("FLOATING_IP", "10.0.0.256", "eipalloc-…"),
+        ("FLOATING_IP", "EIPALLOC-0123abcd", "eipalloc-…"),
+        ("FLOATING_IP", "eipalloc-0123abc", "8 to 17 hexadecimal"),
+        ("FLOATING_IP", "eipalloc-0123abcg", "8 to 17 hexadecimal"),
+        ("FLOATING_IP", "10.0.0.80,10.0.0.80", "10.0.0.80 is named twice"),
+        ("FLOATING_IP", "2001:db8::80,2001:DB8:0::80", "2001:db8::80 is named twice"),
+        ("FLOATING_IP", "eipalloc-0123abcd,eipalloc-0123abcd", "eipalloc-0123abcd is named twice"),
+        ("FLOATING_IP", "224.0.0.1", "multicast"),
+        ("FLOATING_IP", "127.0.0.1", "loopback"),
+        ("FLOATING_IP", "169.254.1.1", "link-local"),
+        ("FLOATING_IP", "fe80::1", "link-local"),
+        ("FLOATING_IP", "0.0.0.0", "unspecified"),
+        ("FLOATING_IP", "2001:db8::1%eth0", "names an interface"),
+        ("FloatingMode", "both", "address, route, eni, subnet"),
+        ("FloatingSubnetCidr", "subnet-1", "192.168.248.0/24"),
+        ("FloatingSubnetCidr", "fd00::/64", "no IPv4 network"),
+        ("FloatingSubnetCidr", "192.168.248.7/24", "192.168.248.0/24"),
+        ("FloatingSubnetCidr", "192.168.248.0", "/16 to /28"),
+        ("FloatingSubnetCidr", "10.0.0.0/15", "/16 to /28"),
+        ("FloatingSubnetCidr", "10.0.0.0/29", "/16 to /28"),
+        *(("LeaseName", text, "lower-case") for text in ("Web", "a_b", "-a", "a-", "a..b", "a.-b", "a" * 254)),
+        *(("LeaseDuration", text, "2 to 3600") for text in ("1", "3601", "6.5", "-6", "+6", "six", "9" * 5000)),
+        ("RenewDeadline", "0.4", "0.5 or more"),
+        ("RetryPeriod", "0", "0.1 or more"),
+        ("HealthCheck", "udp://:53", "tcp://:30007"),
+        ("HealthCheck", ":30007", "tcp://:30007"),
+        ("HealthCheck", "http:30007", "tcp://:30007"),
+        ("HealthCheck", "tcp://node", "tcp://:30007"),
+        ("HealthCheck", "tcp://:0", "tcp://:30007"),
+        ("HealthCheck", "http://:0/", "tcp://:30007"),
+        ("HealthCheck", "tcp://:65536", "out of range"),
+        ("HealthCheck", "tcp://:port", "tcp://:30007"),
+        ("HealthCheck", "tcp://:80/path", "tcp://:30007"),
+        ("HealthCheck", "tcp://:80?path", "tcp://:30007"),
+        ("HealthCheck", "http://[::1/", "tcp://:30007"),
+        ("HealthCheck", "http://:80/a b", "tcp://:30007"),
+        ("HealthCheck", "http://:80/a\r\nb", "tcp://:30007"),
+        ("HealthCheck", "http://:80/ä", "tcp://:30007"),
+        ("HealthCheck", "http://:80/a#b", "tcp://:30007"),
+        ("HealthCheck", "http://user:word@node/", "tcp://:30007"),
+        ("HealthThreshold", "0", "1 to 1000"),
         ("LogLevel", "LOUD", "DEBUG"),
         ("LogFormat", "xml", "json"),
         ("Intf1Peers", "10.0.0.256", "no address or network"),
@@ -132,6 +203,18 @@ def test_words_for_false(word: str) -> None:
         ("Intf100Peers", "10.0.0.1", "Intf99Peers"),
         ("Intf0Peers", "10.0.0.1", "primary interface"),
         ("Intf1peers", "10.0.0.1", "unknown setting"),
+        ("Intf1Peers", "2001:db8::1%eth0", "no address or network"),
+        ("Intf1EIPs", "10.0.0.80", "10.0.0.80=eipalloc-…"),
+        ("Intf1EIPs", "10.0.0.80/32=eipalloc-0123abcd", "leave the prefix length away"),
+        ("Intf1EIPs", "10.0.0=eipalloc-0123abcd", "10.0.0.80=eipalloc-…"),
+        ("Intf1EIPs", "fd00::1=eipalloc-0123abcd", "IPv4 address"),
+        ("Intf1EIPs", "10.0.0.80=3.3.3.3", "allocation id"),
+        ("Intf1EIPs", "10.0.0.80=", "allocation id"),
+        ("Intf1EIPs", "10.0.0.80=eipalloc-0123abcd,10.0.0.81=eipalloc-0123abcd", "repeats"),
+        ("Intf1EIPs", "10.0.0.80=eipalloc-0123abcd,10.0.0.80=eipalloc-0123abce", "repeats"),
+        ("Intf0EIPs", "10.0.0.80=eipalloc-0123abcd", "primary interface"),
+        ("Intf1EIP", "10.0.0.80=eipalloc-0123abcd", "unknown setting"),
+        ("Intf01EIPs", "10.0.0.80=eipalloc-0123abcd", "unknown setting"),
     ],
 )
 def test_a_wrong_value_is_one_problem_with_key_value_and_what_is_accepted(key: str, text: str, said: str) -> None:
@@ -203,3 +286,18 @@ def test_route_tables_are_selected_by_all_of_their_tags(text: str, tags: dict[st
 @pytest.mark.parametrize("text", ["ALL", "Name", "Name=a", "Name=a,Env=b", "Name="])
 def test_a_selector_prints_as_it_is_written(text: str) -> None:
     assert str(load({"VPCRTTag": text}).route_tables) == text
+
+
+# Elastic IPs of pods -------------------------------------------------------------------------------------------------
+
+
+def test_elastic_ips_are_by_device_index_and_address() -> None:
+    found = load({"Intf1EIPs": " 10.0.0.80 = eipalloc-0123abcd ,, 10.0.0.81=eipalloc-0123abce,", "Intf12EIPs": ","})
+    assert found.eips == {
+        1: {ip_address("10.0.0.80"): "eipalloc-0123abcd", ip_address("10.0.0.81"): "eipalloc-0123abce"}
+    }
+
+
+def test_an_elastic_ip_of_two_interfaces_is_a_problem_that_names_both() -> None:
+    (problem,) = problems(Intf1EIPs="10.0.0.80=eipalloc-0123abcd", Intf2EIPs="10.0.1.80=eipalloc-0123abcd")
+    assert all(word in problem for word in ("eipalloc-0123abcd", "Intf1EIPs", "Intf2EIPs"))

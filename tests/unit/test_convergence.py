@@ -41,6 +41,12 @@ INSIDE = ["10.10.3.5", "10.10.3.6"]
 ODD = ["10.10.77.1", "10.10.1.2", "10.10.1.10"]  # in no subnet, reserved, a primary address
 POOL = [*HOSTS, *OWN[1], *OWN[2], *INSIDE, *ODD]
 ROUTES = [*(str(ip_network(text)) for text in HOSTS), SUBNET[2], SUBNET[3], SUBNET6[1]]
+EIPS = {"eipalloc-00000001": "10.10.1.50", "eipalloc-00000002": "10.10.1.10", "eipalloc-00000003": "10.10.2.50"}
+EIP_SETTINGS = {
+    "Intf1EIPs": "10.10.1.50=eipalloc-00000001,10.10.1.10=eipalloc-00000002,10.10.1.99=eipalloc-00000004",
+    "Intf2EIPs": "10.10.2.50=eipalloc-00000003",
+}
+BOUND = [("eni-1", "10.10.1.50"), ("eni-1", "10.10.1.10"), ("eni-8", "10.10.1.50"), ("eni-8", "10.10.1.17")]
 UNRELATED = {"0.0.0.0/0": "igw-1", "10.99.0.0/16": "tgw-1", "192.168.0.77/32": "eni-1", "fd00::77/128": "eni-9"}
 
 
@@ -56,6 +62,8 @@ class World:
     checks: frozenset[str]  # our ENIs whose check is on
     config: Config
     memory: tuple[tuple[str, str], ...]  # address → held, conceded, vanished
+    eips: Mapping[str, tuple[str, str]]  # Elastic IP → ENI and address, as far as that is there
+    bound: frozenset[str]  # addresses whose Elastic IP is remembered as ours
     interruptions: tuple[tuple[int, bool], ...]  # actions of the next plan that are applied; whether claims are lost
 
 
@@ -74,13 +82,14 @@ HOLDERS = {
     for text in OWN[number]
 }
 CONFIGS = st.builds(
-    lambda inside, sbr, assign, peers: config(
-        SubnetBasedLoopbacks=inside, UseSBR=sbr, AssignIPs=assign, VPCRTTag="use", **peers
+    lambda inside, sbr, assign, peers, eips: config(
+        SubnetBasedLoopbacks=inside, UseSBR=sbr, AssignIPs=assign, VPCRTTag="use", **peers, **eips
     ),
     st.sampled_from(["True", "False"]),
     st.sampled_from(["auto", "True", "False"]),
     st.sampled_from(["Auto", "Auto", "False"]),
     st.sampled_from([{}, {"Intf1Peers": "10.10.31.0/24,2001:db8::/64"}, {"Intf2Peers": "10.10.31.7"}]),
+    st.sampled_from([{}, EIP_SETTINGS, EIP_SETTINGS]),
 )
 WORLDS = st.builds(
     World,
@@ -98,6 +107,8 @@ WORLDS = st.builds(
         max_size=3,
         unique_by=lambda item: item[0],
     ).map(tuple),
+    eips=st.dictionaries(st.sampled_from([*EIPS, "eipalloc-00000009"]), st.sampled_from(BOUND), max_size=3),
+    bound=st.frozensets(st.sampled_from(sorted(EIPS.values()))),
     interruptions=st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=4).map(tuple),
 )
 thorough = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -118,6 +129,11 @@ def build_ec2(world: World, clock: StillClock) -> FakeEc2:
             ec2.put_eni(replace(ec2.state.enis[eni_id], source_dest_check=eni_id in world.checks))
     for text, eni_id in world.held.items():
         ec2.give(eni_id, text)
+    for eip in [*EIPS, "eipalloc-00000009"]:
+        eni_id, text = world.eips.get(eip, ("", ""))
+        there = eni_id and ip_address(text) in ec2.state.enis[eni_id].addresses
+        there = there and not any(str(each.address) == text for each in ec2.state.eips.values())
+        ec2.add_eip(eip, f"3.3.3.{eip[-1]}", *((eni_id, text) if there else ()))
     for eni_id in world.dead:
         ec2.detach(eni_id)
     for number in range(world.tables):
@@ -141,15 +157,21 @@ def started(world: World) -> Iterator[Driver]:
     for number, (eni, up, addresses) in enumerate(world.interfaces, 1):
         netlink.add(f"net{number}", mac(eni), *addresses, up=up)
     driver = Driver(ec2, netlink, FakeImds(ec2, *OURS), world.config, clock)
-    driver.claims = {ip_address(text): remembered(text, how, clock()) for text, how in world.memory}
+    driver.claims = memories(world, clock())
     yield driver
     netlink.close()
 
 
-def remembered(text: str, how: str, now: float) -> Claim:
-    """A claim of eni-1 from before."""
+def memories(world: World, now: float) -> dict[Address, Claim]:
+    """What the pod remembers."""
+    return {ip_address(text): remembered(text, how, now, text in world.bound) for text, how in world.memory}
+
+
+def remembered(text: str, how: str, now: float, bound: bool) -> Claim:
+    """A claim of eni-1 from before; `bound`: with its Elastic IP."""
     kind = PlacementKind.HOST_ROUTE if text in HOSTS else PlacementKind.ENI_ADDRESS
     held = {**{f"rtb-{number}": now - 50 for number in range(3)}, "eni-1": now - 50}
+    held |= {eip: now - 49 for eip, address in EIPS.items() if bound and address == text}
     made = Claim(ip_address(text), "eni-1", kind, ip_network(text), now - 60, held)
     if how == "conceded":
         return replace(made, conceded_to="eni-9", conceded_at=now - 20)
@@ -224,6 +246,27 @@ def test_every_placeable_address_arrives_however_it_was_interrupted(world: World
 
 @thorough
 @given(WORLDS)
+def test_every_wanted_elastic_ip_is_bound_and_no_other_is_touched(world: World) -> None:
+    with started(world) as driver:
+        before, last = driver.ec2.state, run(driver, world)
+        after, ours = driver.ec2.state, placeable(world)
+        named = " ".join(str(problem) for problem in last.problems)
+        wanted = {eip: address for pairs in world.config.eips.values() for address, eip in pairs.items()}
+        for eip, address in wanted.items():
+            eni_id, destination = ours.get(address, ("", None))
+            if eni_id and destination is None and not last.claims[address].conceded_to:
+                bound = after.eips[eip]
+                if (bound.eni_id, bound.address) != (eni_id, address):  # taken over from us by somebody who is there
+                    assert (str(address), "held") in world.memory and str(address) in world.bound
+                    assert after.enis[bound.eni_id].live and eip in named
+        mine = {*ours, *(ip_address(text) for text, _ in world.memory)}
+        for eip in after.eips:
+            if wanted.get(eip) not in mine and before.eips[eip].address not in mine:
+                assert after.eips[eip] == before.eips[eip]
+
+
+@thorough
+@given(WORLDS)
 def test_nothing_is_touched_that_is_no_floating_addresss(world: World) -> None:
     with started(world) as driver:
         before = driver.ec2.state
@@ -252,7 +295,7 @@ def test_what_is_settled_costs_nothing_more(world: World) -> None:
         driver.restart()
         assert driver.plan().actions == ()
         assert driver.ec2.state is state
-        reads = {"route_tables", "enis", "subnets", "enis_holding"}
+        reads = {"route_tables", "enis", "subnets", "enis_holding", "elastic_ips"}
         assert {call.operation for call in driver.ec2.faults.calls[calls:]} <= reads
 
 
@@ -261,7 +304,7 @@ def test_what_is_settled_costs_nothing_more(world: World) -> None:
 def test_planning_is_a_function_of_what_is_seen_in_whatever_order(world: World, random: Any) -> None:
     with started(world) as driver:
         driver.plan()
-        driver.claims = {ip_address(text): remembered(text, how, driver.clock()) for text, how in world.memory}
+        driver.claims = memories(world, driver.clock())
         seen, claims = driver.view.observed(), driver.claims
         kept = copy.deepcopy((seen, claims))
         first = make_plan(seen, claims, world.config)

@@ -10,17 +10,20 @@ import pytest
 import yaml
 
 from vipmanager import cli, config
-from vipmanager.clients.ec2_model import OPERATIONS
+from vipmanager.clients.ec2_operations import POD_OPERATIONS
 from vipmanager.manifest import read_configmap
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-MANIFESTS = sorted(ROOT.glob("samples/**/*.yaml"))
+MANIFESTS = sorted(ROOT.glob("samples/*.yaml"))
 
 
 def settings_rows() -> list[str]:
     """The settings table as the code has it."""
-    rows = [f"| `Intf1Peers`, `Intf2Peers`, … `IntfNPeers` | none | {config.PEERS_MEANING} |"]
+    per_interface = {"Peers": config.PEERS_MEANING, "EIPs": config.EIPS_MEANING}
+    rows = [
+        f"| `Intf1{kind}`, `Intf2{kind}`, … `IntfN{kind}` | none | {said} |" for kind, said in per_interface.items()
+    ]
     for setting in config.SETTINGS:
         default = f"`{setting.default}`" if setting.default else "none"
         rows.append(f"| `{setting.key}` | {default} | {setting.meaning} |")
@@ -66,7 +69,7 @@ def test_every_dependency_earns_its_line() -> None:
 def test_sample_policy_holds_the_actions_that_are_used() -> None:
     policy = json.loads((ROOT / "samples/iam-policy.json").read_text())
     actions = {action for statement in policy["Statement"] for action in statement["Action"]}
-    assert actions == {f"ec2:{operation}" for operation in OPERATIONS}
+    assert actions == {f"ec2:{operation}" for operation in POD_OPERATIONS}
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.name)
@@ -78,7 +81,7 @@ def test_sample_manifests_configure_and_start_what_exists(manifest: Path) -> Non
         pod = document["spec"]["template"]["spec"]
         containers = [c for c in [*pod.get("initContainers", ()), *pod["containers"]] if "vipmanager" in c["image"]]
         assert len(containers) == 1
-        assert cli.parse(containers[0]["args"]).sidecar is (containers[0]["args"] == ["sidecar"])
+        assert [cli.parse(containers[0]["args"]).command] == [cli.MODES[word] for word in containers[0]["args"]]
         assert "NET_ADMIN" in containers[0]["securityContext"]["capabilities"]["add"]
 
 

@@ -11,11 +11,17 @@ import pytest
 from botocore import exceptions
 from botocore.parsers import ResponseParserError
 
-from vipmanager.clients import ec2_errors, ec2_model
+from vipmanager.clients import ec2_errors, ec2_model, ec2_operations
 from vipmanager.clients.ec2 import translate
 from vipmanager.errors import ErrorKind, Failure
 
-OPERATIONS = [re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower() for name in ec2_model.OPERATIONS]
+
+def name_of(operation: str) -> str:
+    """The name of botocore's method for an operation."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", operation).lower()
+
+
+OPERATIONS = [name_of(operation) for operation in ec2_operations.OPERATIONS]
 
 
 def _made(kind: type[BaseException]) -> Exception:
@@ -96,8 +102,9 @@ def test_a_missing_region_names_the_setting() -> None:
 
 @pytest.mark.parametrize("code", sorted(ec2_errors.RETRY_CODES))
 def test_codes_to_retry(code: str) -> None:
-    for operation in ec2_model.OPERATIONS:
-        assert translated(client_error(code, operation=operation)).kind is ErrorKind.RETRY
+    for operation in ec2_operations.OPERATIONS:
+        if (operation, code) not in ec2_errors.BY_OPERATION:
+            assert translated(client_error(code, operation=operation)).kind is ErrorKind.RETRY
 
 
 @pytest.mark.parametrize("code", sorted(ec2_errors.DENIED_CODES))
@@ -106,6 +113,8 @@ def test_codes_of_denial_name_what_to_allow(code: str) -> None:
     assert found.kind is ErrorKind.DENIED
     if code in ec2_errors.CREDENTIAL_CODES:
         assert "credentials" in found.remedy
+    elif code in ec2_errors.REMEDIES:
+        assert found.remedy == ec2_errors.REMEDIES[code]
     else:
         assert "ec2:CreateRoute" in found.remedy and "route-table/rtb-1" in found.remedy
 
@@ -115,23 +124,94 @@ def test_codes_of_credentials_are_denials() -> None:
     assert not ec2_errors.RETRY_CODES & ec2_errors.DENIED_CODES
 
 
-@pytest.mark.parametrize("code", [*sorted(ec2_errors.QUOTAS), "NetworkInterfaceLimitExceeded", "X.Limit.Exceeded"])
+@pytest.mark.parametrize("code", [*sorted(ec2_errors.QUOTAS), "NewLimitExceeded", "X.Limit.Exceeded"])
 def test_codes_of_quotas_name_a_quota(code: str) -> None:
-    found = translated(client_error(code))
+    operation = "CreateNetworkInterface" if code == "InsufficientFreeAddressesInSubnet" else "CreateRoute"
+    found = translated(client_error(code, operation=operation))
     assert found.kind is ErrorKind.LIMIT
     assert "quota" in found.remedy.lower() or "limit" in found.remedy
+
+
+# What the calls of the nodeport mode answer, as it was found in documentation, issues and other clients' code.
+FLOATING = [
+    ("AssociateAddress", "InvalidAllocationID.NotFound", ErrorKind.INVALID, "eipalloc-"),
+    ("AssociateAddress", "InvalidAddress.NotFound", ErrorKind.INVALID, "eipalloc-"),
+    ("AssociateAddress", "Resource.AlreadyAssociated", ErrorKind.RACE, ""),
+    ("AssociateAddress", "InvalidParameterValue", ErrorKind.LOST, ""),
+    ("AssociateAddress", "InvalidNetworkInterfaceID.NotFound", ErrorKind.LOST, ""),
+    ("AssociateAddress", "IncorrectInstanceState", ErrorKind.RETRY, ""),
+    ("AssociateAddress", "Gateway.NotAttached", ErrorKind.INVALID, "internet gateway"),
+    ("AssociateAddress", "AuthFailure", ErrorKind.DENIED, "another account"),
+    ("AssociateAddress", "UnauthorizedOperation", ErrorKind.DENIED, "ec2:AssociateAddress on *"),
+    ("CreateNetworkInterface", "InvalidIPAddress.InUse", ErrorKind.LOST, ""),
+    ("CreateNetworkInterface", "Resource.AlreadyAssigned", ErrorKind.LOST, ""),
+    ("CreateNetworkInterface", "InsufficientFreeAddressesInSubnet", ErrorKind.LIMIT, "free-ips"),
+    ("CreateNetworkInterface", "NetworkInterfaceLimitExceeded", ErrorKind.LIMIT, "L-DF5E4CA3"),
+    ("CreateNetworkInterface", "SecurityGroupsPerInterfaceLimitExceeded", ErrorKind.LIMIT, "L-2AFB9258"),
+    ("CreateNetworkInterface", "InvalidSubnetID.NotFound", ErrorKind.RETRY, ""),
+    ("CreateNetworkInterface", "InvalidGroup.NotFound", ErrorKind.INVALID, "security groups"),
+    ("CreateNetworkInterface", "IdempotentParameterMismatch", ErrorKind.RACE, ""),
+    ("CreateNetworkInterface", "InvalidNetworkInterfaceID.NotFound", ErrorKind.RACE, ""),
+    ("CreateNetworkInterface", "ConcurrentTagAccess", ErrorKind.RETRY, ""),
+    ("CreateNetworkInterface", "TagLimitExceeded", ErrorKind.LIMIT, "50 tags"),
+    ("CreateNetworkInterface", "UnauthorizedOperation", ErrorKind.DENIED, "ec2:CreateTags"),
+    ("AttachNetworkInterface", "InvalidNetworkInterface.InUse", ErrorKind.RACE, ""),
+    ("AttachNetworkInterface", "InvalidParameterValue", ErrorKind.RACE, ""),
+    ("AttachNetworkInterface", "InvalidParameterCombination", ErrorKind.INVALID, "Availability Zone"),
+    ("AttachNetworkInterface", "AttachmentLimitExceeded", ErrorKind.LIMIT, "MAX_ENI"),
+    ("AttachNetworkInterface", "InvalidNetworkInterfaceID.NotFound", ErrorKind.RETRY, ""),
+    ("AttachNetworkInterface", "InvalidInstanceID.NotFound", ErrorKind.INVALID, ""),
+    ("AttachNetworkInterface", "IncorrectState", ErrorKind.RETRY, ""),
+    ("AttachNetworkInterface", "IncorrectInstanceState", ErrorKind.RETRY, ""),
+    ("AttachNetworkInterface", "OperationNotPermitted", ErrorKind.DENIED, "not a matter of IAM"),
+    ("DetachNetworkInterface", "InvalidAttachmentID.NotFound", ErrorKind.RACE, ""),
+    ("DetachNetworkInterface", "InvalidAttachment.NotFound", ErrorKind.RACE, ""),
+    ("DetachNetworkInterface", "IncorrectState", ErrorKind.RACE, ""),
+    ("DetachNetworkInterface", "OperationNotPermitted", ErrorKind.DENIED, "not a matter of IAM"),
+    ("DeleteNetworkInterface", "InvalidNetworkInterface.InUse", ErrorKind.RACE, ""),
+    ("DeleteNetworkInterface", "InvalidParameterValue", ErrorKind.RACE, ""),
+    ("CreateSubnet", "InvalidSubnet.Conflict", ErrorKind.RACE, "FloatingSubnetCidr"),
+    ("CreateSubnet", "InvalidSubnet.Range", ErrorKind.INVALID, "FloatingSubnetCidr"),
+    ("CreateSubnet", "SubnetLimitExceeded", ErrorKind.LIMIT, "L-407747CB"),
+    ("CreateSubnet", "UnauthorizedOperation", ErrorKind.DENIED, "ec2:CreateTags"),
+    ("DeleteSubnet", "DependencyViolation", ErrorKind.RETRY, "network interfaces"),
+    ("AssociateVpcCidrBlock", "InvalidVpc.Range", ErrorKind.INVALID, "FloatingSubnetCidr"),
+    ("AssociateVpcCidrBlock", "InvalidVpcRange", ErrorKind.INVALID, "FloatingSubnetCidr"),
+    ("AssociateVpcCidrBlock", "CidrConflict", ErrorKind.INVALID, "FloatingSubnetCidr"),
+    ("AssociateVpcCidrBlock", "CidrLimitExceeded", ErrorKind.LIMIT, "L-83CA0A9D"),
+]
+
+
+@pytest.mark.parametrize(("operation", "code", "kind", "remedy"), FLOATING)
+def test_codes_of_enis_subnets_and_elastic_ips(operation: str, code: str, kind: ErrorKind, remedy: str) -> None:
+    found = translated(client_error(code, operation=operation), resource="eni-1,i-1")
+    assert found.kind is kind
+    assert remedy in found.remedy
+
+
+def test_every_code_of_the_tables_is_in_the_list_above_or_a_route_or_address() -> None:
+    listed = {code for _, code, _, _ in FLOATING}
+    assert set(ec2_errors.REMEDIES) <= listed
+    assert {code for _, code in ec2_errors.BY_OPERATION_REMEDIES} <= listed
+    older = {"RouteLimitExceeded", "PrivateIpAddressLimitExceeded"}
+    assert set(ec2_errors.QUOTAS) - older <= listed
+    older_operations = {"CreateRoute", "ReplaceRoute", "DeleteRoute"}
+    for operation, code in ec2_errors.BY_OPERATION:
+        of_addresses = operation in older_operations or operation.startswith(("Assign", "Unassign"))
+        assert of_addresses or (operation, code) in {(each, known) for each, known, _, _ in FLOATING}
 
 
 @pytest.mark.parametrize(("operation", "code"), sorted(ec2_errors.BY_OPERATION))
 def test_codes_that_mean_something_of_one_operation(operation: str, code: str) -> None:
     kind = ec2_errors.BY_OPERATION[operation, code]
     assert translated(client_error(code, operation=operation)).kind is kind
-    assert translated(client_error(code, operation="DescribeSubnets")).kind is ErrorKind.INVALID
+    elsewhere = ErrorKind.RETRY if code in ec2_errors.RETRY_CODES else ErrorKind.INVALID
+    assert translated(client_error(code, operation="DescribeSubnets")).kind is elsewhere
 
 
 @pytest.mark.parametrize("operation", sorted({operation for operation, _ in ec2_errors.BY_OPERATION}))
 def test_the_table_speaks_of_operations_that_are_used(operation: str) -> None:
-    assert operation in ec2_model.OPERATIONS
+    assert operation in ec2_operations.OPERATIONS
 
 
 @pytest.mark.parametrize(
@@ -171,7 +251,9 @@ def test_a_role_that_cannot_be_assumed_is_a_matter_of_sts() -> None:
     [
         ("rtb-1", "arn:aws:ec2:*:*:route-table/rtb-1"),
         ("eni-1", "arn:aws:ec2:*:*:network-interface/eni-1"),
+        ("subnet-1", "arn:aws:ec2:*:*:subnet/subnet-1"),
         ("eni-1,eni-2", "*"),
+        ("eni-attach-1", "*"),
         ("vpc-1", "*"),
         ("", "*"),
     ],
@@ -183,11 +265,19 @@ def test_a_resource_is_named_as_iam_names_it(resource: str, arn: str) -> None:
 # The cut-down model --------------------------------------------------------------------------------------------------
 
 
-def test_the_models_operations_are_all_that_the_client_calls() -> None:
-    from vipmanager.clients import ec2
+def test_the_models_operations_are_all_that_the_clients_call() -> None:
+    from vipmanager.clients import ec2, ec2_floating
 
-    source = inspect.getsource(ec2)
-    assert {name for name in OPERATIONS if f'"{name}"' in source} == set(OPERATIONS)
+    pod, nodeport = inspect.getsource(ec2), inspect.getsource(ec2_floating)
+    called = {name for name in OPERATIONS if f'"{name}"' in pod}
+    assert called == {name_of(operation) for operation in ec2_operations.POD_OPERATIONS}
+    assert called | {name for name in OPERATIONS if f'"{name}"' in nodeport} == set(OPERATIONS)
+
+
+def test_a_policy_of_each_mode_names_operations_once() -> None:
+    for operations in (ec2_operations.POD_OPERATIONS, *ec2_operations.NODEPORT_OPERATIONS.values()):
+        assert len(set(operations)) == len(operations)
+        assert set(operations) <= {*ec2_operations.OPERATIONS, *ec2_operations.PERMISSION_ONLY}
 
 
 def test_a_cut_down_model_holds_every_shape_it_refers_to() -> None:
@@ -198,10 +288,15 @@ def test_a_cut_down_model_holds_every_shape_it_refers_to() -> None:
         "Text": {"type": "string"},
         "Unused": {"type": "string"},
     }
-    operations = {name: {"name": name, "input": {"shape": "In"}, "documentation": "d"} for name in ec2_model.OPERATIONS}
+    shapes["In"]["members"]["Seen"] = {"shape": "Instance"}
+    shapes["Instance"] = {"type": "structure", "members": {"State": {"shape": "Text"}, "Kernel": {"shape": "Unread"}}}
+    operations = {
+        name: {"name": name, "input": {"shape": "In"}, "documentation": "d"} for name in ec2_operations.OPERATIONS
+    }
     model = {"metadata": {"m": 1}, "operations": {**operations, "Other": {}}, "shapes": shapes, "waiters": {}}
     cut = ec2_model.trim(model)
-    assert set(cut["shapes"]) == {"In", "Many", "One", "Text"}
-    assert set(cut["operations"]) == set(ec2_model.OPERATIONS)
+    assert set(cut["shapes"]) == {"In", "Many", "One", "Text", "Instance"}
+    assert set(cut["shapes"]["Instance"]["members"]) == {"State"}  # the others are not read
+    assert set(cut["operations"]) == set(ec2_operations.OPERATIONS)
     assert "documentation" not in cut["shapes"]["In"] and "documentation" not in cut["operations"]["CreateRoute"]
     assert "documentation" in cut["shapes"]["One"]["members"]  # a member of that name is no documentation

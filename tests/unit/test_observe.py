@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 
@@ -13,13 +13,14 @@ from tests.unit.builders import NOW, OUTSIDE, config, eni, mac, table
 from vipmanager.actions import (
     Action,
     AssignAddress,
+    AssociateEip,
     DeleteRoute,
     DisableSourceDestCheck,
     SetRoute,
     UnassignAddress,
 )
 from vipmanager.errors import CallError, ErrorKind
-from vipmanager.model import EniDescription, RouteTable
+from vipmanager.model import ElasticIp, EniDescription, RouteTable
 from vipmanager.observe import SETTLE, View, discover, known_to_imds
 
 ROUTED = f"{OUTSIDE}/32"
@@ -200,6 +201,49 @@ def test_how_full_a_table_or_an_eni_is(view: View) -> None:
     assert view.fullness(AssignAddress("eni-1", ip_address("10.10.1.51"))) == 2
     assert view.fullness(AssignAddress("eni-1", ip_address("2600:1f14:0:1::51"))) == 1
     assert view.fullness(DisableSourceDestCheck("eni-1")) is None
+
+
+# Elastic IPs ---------------------------------------------------------------------------------------------------------
+
+EIP = "eipalloc-00000001"
+BIND = AssociateEip(EIP, "eni-1", IPv4Address("10.10.1.50"))
+
+
+def elastic(eni_id: str = "", seen: float = 0.0) -> ElasticIp:
+    """As described: bound to 10.10.1.50 of an ENI, or to nothing."""
+    return ElasticIp(EIP, "3.3.3.3", eni_id, BIND.address if eni_id else None, seen, bool(eni_id))
+
+
+def test_an_elastic_ip_that_is_not_shown_does_not_exist(view: View) -> None:
+    view.learn_eips([elastic("eni-9")], [EIP, "eipalloc-2"], NOW)
+    assert view.observed().eips == {EIP: elastic("eni-9", NOW), "eipalloc-2": None}
+    view.learn_eips([elastic()], [EIP], NOW + 1)
+    assert view.observed().eips == {EIP: elastic("", NOW + 1), "eipalloc-2": None}
+
+
+def test_a_binding_that_we_made_is_known_without_asking(view: View) -> None:
+    view.learn_eips([elastic("eni-9")], [EIP], NOW)
+    view.wrote(BIND, NOW + 1)
+    assert view.observed().eips == {EIP: elastic("eni-1", NOW + 1)}
+
+
+@pytest.mark.parametrize("shown", [[elastic("eni-9")], [elastic()], []], ids=["former holder", "unbound", "absent"])
+def test_a_lagging_describe_does_not_overrule_a_binding_that_we_made(view: View, shown: list[ElasticIp]) -> None:
+    view.learn_eips([elastic("eni-9")], [EIP], NOW)
+    view.wrote(BIND, NOW + 1)
+    view.learn_eips(shown, [EIP], NOW + 2)
+    assert view.observed().eips == {EIP: elastic("eni-1", NOW + 1)}
+    assert view.recheck_at == NOW + 1 + SETTLE
+    view.learn_eips(shown, [EIP], NOW + 1 + SETTLE)
+    assert view.observed().eips[EIP] != elastic("eni-1", NOW + 1)
+    view.learn_eips([elastic("eni-7")], [EIP], NOW + 1.5 + SETTLE)
+    assert view.observed().eips == {EIP: elastic("eni-7", NOW + 1.5 + SETTLE)}
+
+
+def test_a_describe_that_agrees_with_our_binding_asks_for_nothing(view: View) -> None:
+    view.wrote(BIND, NOW)
+    view.learn_eips([elastic("eni-1")], [EIP], NOW + 2)
+    assert view.recheck_at is None and view.observed().eips == {EIP: elastic("eni-1", NOW + 2)}
 
 
 # Snapshots -----------------------------------------------------------------------------------------------------------

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Any
 
 import pytest
 
-from tests.unit.builders import DEFAULTS, NOW, OUTSIDE, claim, claims, interface, mac, observed, table
+from tests.unit.builders import DEFAULTS, NOW, OUTSIDE, claim, claims, interface, mac, observed, state, table
 from vipmanager.actions import Need, Plan, SetRoute
 from vipmanager.apply import Retry
 from vipmanager.errors import ErrorKind, Failure
-from vipmanager.model import Claims, Problem
+from vipmanager.model import Claims, ElasticIp, Problem
 from vipmanager.report import Report
 
 ROUTED = f"{OUTSIDE}/32"
@@ -66,6 +66,25 @@ def test_a_claim_is_told_when_it_is_complete_and_once(log: Log, report: Report) 
     assert log() == []
 
 
+def test_a_bound_elastic_ip_is_told_when_it_is_first_known_and_once(log: Log, report: Report) -> None:
+    own, eip = "10.10.1.50", "eipalloc-00000001"
+    shown = ElasticIp(eip, "3.3.3.3", "eni-1", IPv4Address(own), NOW + 0.5, True)
+    seen = observed(interface(1, own), states={"eni-1": state(1, own)}, eips={eip: shown})
+    arrived = claim(own, held={"eni-1": NOW})
+    decide(report, claims(arrived), {}, seen)
+    assert [name for _, name, _ in log()] == ["claimed"]
+    bound = replace(arrived, held={"eni-1": NOW, eip: NOW + 0.5})
+    decide(report, claims(bound), claims(arrived), seen)
+    ((level, name, facts),) = log()
+    assert (level, name) == ("INFO", "bound")
+    assert facts == {"eip": eip, "public": "3.3.3.3", "address": own, "eni": "eni-1", "took": "0.500s"}
+    decide(report, claims(bound), claims(bound), seen)
+    assert log() == []
+    anew = replace(bound, since=NOW + 1, held={"eni-1": NOW + 2, eip: NOW + 2})
+    decide(report, claims(anew), claims(bound), replace(seen, states={"eni-1": state(1, own, seen=NOW + 2)}))
+    assert [name for _, name, _ in log()] == ["claimed", "bound"]
+
+
 def test_a_claim_that_is_taken_up_again_is_told_again(log: Log, report: Report) -> None:
     decide(report, claims(CLAIM), {})
     log()
@@ -101,8 +120,8 @@ def test_a_problem_is_told_when_it_comes_and_not_again(log: Log, report: Report)
 
 def test_interfaces_are_named_once_and_those_of_no_eni_too(log: Log, report: Report) -> None:
     seen = observed(interface(1, OUTSIDE), interface(7), enis=observed(interface(1)).enis)
-    for state in (seen, replace(seen, foreign=frozenset({mac(7)})), replace(seen, foreign=frozenset({mac(7)}))):
-        report.discovered(state)
+    for world in (seen, replace(seen, foreign=frozenset({mac(7)})), replace(seen, foreign=frozenset({mac(7)}))):
+        report.discovered(world)
     told = [(level, name, facts.get("name") or facts["interface"]) for level, name, facts in log()]
     assert told == [("INFO", "interface", "net1"), ("WARNING", "ignored", "net7")]
 

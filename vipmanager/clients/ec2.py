@@ -9,25 +9,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
 from vipmanager import __version__
+from vipmanager.clients import ec2_parse
 from vipmanager.clients.ec2_errors import failure
 from vipmanager.clients.ec2_model import trimmed_model_path
 from vipmanager.clients.tls import share_authorities
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
-from vipmanager.model import (
-    Address,
-    EniDescription,
-    Network,
-    Route,
-    RouteTable,
-    Subnet,
-)
+from vipmanager.model import Address, ElasticIp, EniDescription, Network, RouteTable, Subnet
 
 log = logging.getLogger("vipmanager.ec2")
 
@@ -37,26 +31,26 @@ MAX_CONNECTIONS = 16
 PAGE_SIZE = 100
 """DescribeRouteTables gives at most 100 a page (EC2 API reference)."""
 
-TARGET_KEYS = (
-    "NetworkInterfaceId",
-    "GatewayId",
-    "NatGatewayId",
-    "TransitGatewayId",
-    "VpcPeeringConnectionId",
-    "EgressOnlyInternetGatewayId",
-    "LocalGatewayId",
-    "CarrierGatewayId",
-    "CoreNetworkArn",
-    "InstanceId",
-)
-
 
 class Ec2Client:
-    """The EC2 port. `region` is asked for when the first client is made; `role_arn` is for route table calls."""
+    """The EC2 port. `region` is asked for when the first client is made; `role_arn` is for route table calls.
 
-    def __init__(self, region: Callable[[], str], role_arn: str = "") -> None:
+    `clock` tells when something was seen. `guard` is called just before a write goes out: what it raises ends the call,
+    and nothing is sent. So a process that was stopped between deciding and sending does not act on an old decision.
+    """
+
+    def __init__(
+        self,
+        region: Callable[[], str],
+        role_arn: str = "",
+        *,
+        clock: Callable[[], float] = monotonic,
+        guard: Callable[[], None] | None = None,
+    ) -> None:
         self._region = region
         self._role_arn = role_arn
+        self._clock = clock
+        self._guard = guard
         self._lock = threading.Lock()
         self._session: Any = None
         self._clients: dict[str, Any] = {}
@@ -68,19 +62,18 @@ class Ec2Client:
 
     def route_tables(self, vpc_id: str) -> tuple[RouteTable, ...]:
         """See Ec2Port."""
-        seen = monotonic()
-        pages = self._pages("describe_route_tables", "RouteTables", vpc_id, Filters=_filters("vpc-id", [vpc_id]))
-        return tuple(_route_table(item, seen) for item in pages)
+        seen = self._clock()
+        pages = self._pages("describe_route_tables", "RouteTables", vpc_id, Filters=filters("vpc-id", [vpc_id]))
+        return tuple(ec2_parse.route_table(item, seen) for item in pages)
 
     def enis(self, ids: Sequence[str]) -> tuple[EniDescription, ...]:
         """See Ec2Port. Asked for by filter, because one id that is gone would fail a request by id whole."""
-        return self._describe_enis(_filters("network-interface-id", ids), ",".join(ids))
+        return self._describe_enis(filters("network-interface-id", ids), ",".join(ids))
 
     def enis_by_mac(self, macs: Sequence[str]) -> tuple[EniDescription, ...]:
         """See Ec2Port."""
-        return self._describe_enis(
-            _filters("mac-address", macs) + _filters("attachment.status", ["attached"]), ",".join(macs)
-        )
+        wanted = filters("mac-address", macs) + filters("attachment.status", ["attached"])
+        return self._describe_enis(wanted, ",".join(macs))
 
     def enis_holding(self, vpc_id: str, addresses: Sequence[Address]) -> tuple[EniDescription, ...]:
         """See Ec2Port. Filters are joined by AND, hence one request for each family."""
@@ -88,14 +81,13 @@ class Ec2Client:
         for version, name in ((4, "addresses.private-ip-address"), (6, "ipv6-addresses.ipv6-address")):
             wanted = [str(address) for address in addresses if address.version == version]
             if wanted:
-                filters = _filters("vpc-id", [vpc_id]) + _filters(name, wanted)
-                found.update((eni.id, eni) for eni in self._describe_enis(filters, ",".join(wanted)))
+                both = filters("vpc-id", [vpc_id]) + filters(name, wanted)
+                found.update((eni.id, eni) for eni in self._describe_enis(both, ",".join(wanted)))
         return tuple(found.values())
 
     def subnets(self, vpc_id: str) -> tuple[Subnet, ...]:
         """See Ec2Port."""
-        pages = self._pages("describe_subnets", "Subnets", vpc_id, Filters=_filters("vpc-id", [vpc_id]))
-        return tuple(Subnet(item["SubnetId"], _subnet_cidrs(item)) for item in pages)
+        return self._describe_subnets(filters("vpc-id", [vpc_id]), vpc_id)
 
     def create_route(self, table_id: str, destination: Network, eni_id: str) -> None:
         """See Ec2Port."""
@@ -144,9 +136,31 @@ class Ec2Client:
             SourceDestCheck={"Value": False},
         )
 
-    def _describe_enis(self, filters: list[dict[str, Any]], resource: str) -> tuple[EniDescription, ...]:
-        pages = self._pages("describe_network_interfaces", "NetworkInterfaces", resource, Filters=filters)
-        return tuple(_eni_description(item) for item in pages)
+    def elastic_ips(self, allocation_ids: Sequence[str]) -> tuple[ElasticIp, ...]:
+        """See Ec2Port. By filter, as in `enis`; DescribeAddresses has no pages."""
+        seen = self._clock()
+        wanted = filters("allocation-id", allocation_ids)
+        answer = self._call("describe_addresses", ",".join(allocation_ids), Filters=wanted)
+        return tuple(ec2_parse.elastic_ip(item, seen) for item in answer.get("Addresses", ()))
+
+    def associate(self, allocation_id: str, eni_id: str, address: IPv4Address) -> None:
+        """See Ec2Port."""
+        self._call(
+            "associate_address",
+            f"{allocation_id},{eni_id}",
+            AllocationId=allocation_id,
+            NetworkInterfaceId=eni_id,
+            PrivateIpAddress=str(address),
+            AllowReassociation=True,
+        )
+
+    def _describe_enis(self, wanted: list[dict[str, Any]], resource: str) -> tuple[EniDescription, ...]:
+        pages = self._pages("describe_network_interfaces", "NetworkInterfaces", resource, Filters=wanted)
+        return tuple(ec2_parse.eni(item) for item in pages)
+
+    def _describe_subnets(self, wanted: list[dict[str, Any]], resource: str) -> tuple[Subnet, ...]:
+        pages = self._pages("describe_subnets", "Subnets", resource, Filters=wanted)
+        return tuple(ec2_parse.subnet(item) for item in pages)
 
     def _route(self, operation: str, table_id: str, destination: Network, **target: str) -> None:
         key = "DestinationIpv6CidrBlock" if destination.version == 6 else "DestinationCidrBlock"
@@ -165,7 +179,7 @@ class Ec2Client:
 
     def _call(self, operation: str, resource: str, **params: Any) -> Mapping[str, Any]:
         """One request, logged at DEBUG; every exception of the SDK ends here."""
-        started = monotonic()
+        started = self._clock()
         code = "ok"
         try:
             result: Mapping[str, Any] = getattr(self._client(operation), operation)(**params)
@@ -180,7 +194,9 @@ class Ec2Client:
             code = translated.code
             raise CallError(translated) from error
         finally:
-            event(log, logging.DEBUG, "call", operation=operation, on=resource, result=code, took=monotonic() - started)
+            event(
+                log, logging.DEBUG, "call", operation=operation, on=resource, result=code, took=self._clock() - started
+            )
 
     def _client(self, operation: str) -> Any:
         name = "routes" if self._role_arn and "route" in operation else "ec2"
@@ -223,11 +239,18 @@ class Ec2Client:
         try:
             client = session.create_client("ec2", region_name=region, config=config)
             share_authorities(client)
+            if self._guard is not None:
+                client.meta.events.register("before-send.ec2", self._check_guard)
             _ = urlsplit(client.meta.endpoint_url).port
             return client
         except ValueError as error:  # botocore's word for an AWS_ENDPOINT_URL that is no URL
             wrong = Failure(ErrorKind.INVALID, "ec2", "InvalidEndpoint", str(error), "correct AWS_ENDPOINT_URL")
             raise CallError(wrong) from error
+
+    def _check_guard(self, event_name: str, **_: Any) -> None:
+        """botocore's last event before a request's first byte: `before-send.ec2.CreateRoute`."""
+        if self._guard is not None and not event_name.rpartition(".")[2].startswith("Describe"):
+            self._guard()
 
     def _assume_role(self, source: Any, region: str) -> Any:
         """A session whose credentials come from the role, refreshed by botocore before they expire."""
@@ -284,58 +307,10 @@ def translate(error: Exception, operation: str, resource: str, role_arn: str = "
     return None
 
 
-def _filters(name: str, values: Sequence[str]) -> list[dict[str, Any]]:
+def filters(name: str, values: Sequence[str]) -> list[dict[str, Any]]:
+    """A describe's Filters parameter; several are joined by AND, the values of one by OR."""
     return [{"Name": name, "Values": list(values)}]
 
 
 def _texts(addresses: Sequence[Address]) -> list[str]:
     return [str(address) for address in addresses]
-
-
-def _route_table(item: Mapping[str, Any], seen: float) -> RouteTable:
-    routes: dict[Network, Route] = {}
-    local: list[Network] = []
-    for route in item.get("Routes", ()):
-        cidr = route.get("DestinationCidrBlock") or route.get("DestinationIpv6CidrBlock")
-        if not cidr:  # a prefix list's route can be no floating address's
-            continue
-        destination = ip_network(cidr)
-        if route.get("GatewayId") == "local":
-            local.append(destination)
-        elif route.get("Origin") != "EnableVgwRoutePropagation":  # a static route beside it wins and can be created
-            target = next((route[key] for key in TARGET_KEYS if route.get(key)), "unknown")
-            routes[destination] = Route(destination, target, route.get("State") != "blackhole", seen)
-    tags = {tag["Key"]: tag.get("Value", "") for tag in item.get("Tags", ())}
-    edge = any(link.get("GatewayId") for link in item.get("Associations", ()))
-    return RouteTable(item["RouteTableId"], routes, tuple(local), tags, edge, seen)
-
-
-def _eni_description(item: Mapping[str, Any]) -> EniDescription:
-    attachment = item.get("Attachment") or {}
-    ipv4 = [
-        (ip_address(entry["PrivateIpAddress"]), entry.get("Primary")) for entry in item.get("PrivateIpAddresses", ())
-    ]
-    ipv6 = [(ip_address(entry["Ipv6Address"]), entry.get("IsPrimaryIpv6")) for entry in item.get("Ipv6Addresses", ())]
-    addresses = [*ipv4, *ipv6]
-    return EniDescription(
-        id=item["NetworkInterfaceId"],
-        mac=item.get("MacAddress", "").lower(),
-        device_index=int(attachment.get("DeviceIndex", -1)),
-        subnet_id=item.get("SubnetId", ""),
-        vpc_id=item.get("VpcId", ""),
-        owner_id=item.get("OwnerId", ""),
-        addresses=tuple(address for address, _ in addresses),
-        primary=frozenset(address for address, primary in addresses if primary),
-        source_dest_check=bool(item.get("SourceDestCheck", True)),
-        live=attachment.get("Status") in ("attached", "attaching"),
-    )
-
-
-def _subnet_cidrs(item: Mapping[str, Any]) -> tuple[Network, ...]:
-    ipv6 = (
-        link["Ipv6CidrBlock"]
-        for link in item.get("Ipv6CidrBlockAssociationSet", ())
-        if link.get("Ipv6CidrBlockState", {}).get("State", "associated") == "associated"
-    )
-    cidrs = [item["CidrBlock"]] if item.get("CidrBlock") else []
-    return tuple(ip_network(cidr) for cidr in [*cidrs, *ipv6])

@@ -11,19 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-OPERATIONS = (
-    "AssignIpv6Addresses",
-    "AssignPrivateIpAddresses",
-    "CreateRoute",
-    "DeleteRoute",
-    "DescribeNetworkInterfaces",
-    "DescribeRouteTables",
-    "DescribeSubnets",
-    "ModifyNetworkInterfaceAttribute",
-    "ReplaceRoute",
-    "UnassignIpv6Addresses",
-    "UnassignPrivateIpAddresses",
-)
+READ_MEMBERS = {"Reservation": ("Instances",), "Instance": ("InstanceId", "State")}
+"""Of these shapes only what is read: the whole of an instance would be half of the model, loaded by every init run."""
+
 SERVICES = ("ec2", "sts")
 VERSION = "2016-11-15"
 
@@ -42,7 +32,9 @@ def trimmed_model_path() -> str | None:
 
 
 def trim(model: dict[str, Any]) -> dict[str, Any]:
-    """A service model with our operations, the shapes they reach, and no documentation."""
+    """A service model with our operations, the shapes they reach as far as they are read, and no documentation."""
+    from vipmanager.clients.ec2_operations import OPERATIONS
+
     operations = {name: model["operations"][name] for name in OPERATIONS}
     shapes: dict[str, Any] = {}
     pending = [
@@ -55,7 +47,7 @@ def trim(model: dict[str, Any]) -> dict[str, Any]:
         name = pending.pop()
         if name in shapes:
             continue
-        shape = shapes[name] = model["shapes"][name]
+        shape = shapes[name] = _read_part(name, model["shapes"][name])
         references = [
             *shape.get("members", {}).values(),
             *(shape[key] for key in ("member", "key", "value") if key in shape),
@@ -66,6 +58,12 @@ def trim(model: dict[str, Any]) -> dict[str, Any]:
         "metadata": model["metadata"],
         "version": "2.0",
     }
+
+
+def _read_part(name: str, shape: dict[str, Any]) -> dict[str, Any]:
+    if name not in READ_MEMBERS:
+        return shape
+    return {**shape, "members": {key: value for key, value in shape["members"].items() if key in READ_MEMBERS[name]}}
 
 
 def _undocumented(node: Any) -> Any:

@@ -77,12 +77,11 @@ class NetlinkClient:
 
     def interfaces(self) -> tuple[PodInterface, ...]:
         """See NetlinkPort."""
-        links = self._call("read links", lambda: list(self._ipr.get_links()))
-        addresses = self._call("read addresses", lambda: list(self._ipr.get_addr()))
+        links, addresses = self._read_links()
         found = []
         for link in links:
             name, flags = link.get_attr("IFLA_IFNAME"), link["flags"]
-            if flags & IFF_LOOPBACK or name == PRIMARY:
+            if name == PRIMARY:
                 continue
             own = sorted(
                 {
@@ -96,6 +95,12 @@ class NetlinkClient:
             mac = (link.get_attr("IFLA_ADDRESS") or "").lower()
             found.append(PodInterface(link["index"], name, mac, bool(flags & IFF_UP), tuple(own)))
         return tuple(sorted(found, key=lambda interface: interface.index))
+
+    def _read_links(self) -> tuple[list[Any], list[Any]]:
+        """The kernel's messages: links but loopbacks, and addresses."""
+        links = self._call("read links", lambda: list(self._ipr.get_links()))
+        addresses = self._call("read addresses", lambda: list(self._ipr.get_addr()))
+        return [link for link in links if not link["flags"] & IFF_LOOPBACK], addresses
 
     def pod_network(self) -> PodNetwork:
         """See NetlinkPort."""
@@ -191,9 +196,11 @@ def _own_route(message: Any) -> Iterator[PodRoute]:
 
 
 def _own_rule(message: Any) -> Iterator[PodRule]:
-    if message.get_attr("FRA_PROTOCOL") == PROTOCOL and message.get_attr("FRA_SRC"):
+    source, mask = message.get_attr("FRA_SRC"), message.get_attr("FRA_FWMASK") or 0
+    if message.get_attr("FRA_PROTOCOL") == PROTOCOL and (source or mask):
         table = message.get_attr("FRA_TABLE") or message["table"]
-        yield PodRule(f"{message.get_attr('FRA_SRC')}/{message['src_len']}", table)
+        everything = "0.0.0.0" if message["family"] == socket.AF_INET else "::"
+        yield PodRule(f"{source or everything}/{message['src_len']}", table, message.get_attr("FRA_FWMARK") or 0, mask)
 
 
 def _route_request(route: PodRoute) -> dict[str, Any]:
@@ -210,10 +217,10 @@ def _route_request(route: PodRoute) -> dict[str, Any]:
 
 def _rule_request(rule: PodRule) -> dict[str, Any]:
     source, length = rule.source.split("/")
+    matched = {"fwmark": rule.mark, "fwmask": rule.mask} if rule.mask else {"src": source, "src_len": int(length)}
     return {
         "family": FAMILIES[ip_address(source).version],
-        "src": source,
-        "src_len": int(length),
+        **matched,
         "table": rule.table,
         "priority": RULE_PRIORITY,
         "protocol": PROTOCOL,

@@ -6,6 +6,7 @@ from vipmanager.actions import Action, Need, Plan, Withdrawal
 from vipmanager.config import Config
 from vipmanager.model import Address, Claims, Observed, Problem
 from vipmanager.plan.claims import update
+from vipmanager.plan.eips import plan_eips
 from vipmanager.plan.placement import Placement, place
 from vipmanager.plan.pod import attachments, plan_pod
 from vipmanager.plan.vpc import needs_holder, plan_claims, plan_release
@@ -38,7 +39,9 @@ def make_plan(observed: Observed, claims: Claims, config: Config) -> Plan:
             else:
                 problems.append(result)
     unplaced -= {placement.address for placement in placements}
-    updated, draft = plan_claims(update(claims, _one_each(placements, problems), unplaced, observed), observed, config)
+    delivered = _one_each(placements, problems)
+    updated, draft = plan_claims(update(claims, delivered, unplaced, observed), observed, config)
+    updated = plan_eips(updated, delivered, observed, config, draft)
     pod_actions, pod_problems = plan_pod(observed, config)
     actions: dict[tuple[str, ...], Action] = {}
     for action in [*pod_actions, *draft.actions]:
@@ -72,7 +75,7 @@ def _one_each(placements: list[Placement], problems: list[Problem]) -> list[Plac
     return list(first.values())
 
 
-ORDER = ("pod-route", "pod-rule", "address", "check", "route")
+ORDER = ("pod-route", "pod-rule", "address", "check", "route", "eip")
 
 
 def _order(action: Action) -> tuple[int, tuple[str, ...]]:

@@ -1,0 +1,1 @@
+"""A Kubernetes API for the lab: the real etcd and kube-apiserver, or a small test server that knows Leases only."""

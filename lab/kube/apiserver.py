@@ -1,0 +1,163 @@
+"""The real thing: etcd and kube-apiserver, from $KUBEBUILDER_ASSETS, with the RBAC authorizer."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import time
+from pathlib import Path
+
+from lab.children import Children
+from lab.kube import keys, rbac
+from lab.kube.api import Api
+from lab.kube.backend import NAMESPACE, SERVER_ADDRESS, user_of
+from lab.kube.status import GROUP
+from lab.netns import Namespace
+
+_ETCD = "http://127.0.0.1:2379"
+_PORT = 6443
+_READY_WITHIN = 60.0  # seconds; 3 on an idle machine
+_EFFECTIVE_WITHIN = 10.0
+_ROLES = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}"
+_ACCOUNTS = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts"
+
+
+def assets() -> Path | None:
+    """Where the binaries are, as envtest lays them out; None where it is not said. Raises RuntimeError."""
+    given = os.environ.get("KUBEBUILDER_ASSETS")
+    if not given:
+        return None
+    for name in ("etcd", "kube-apiserver"):
+        if not os.access(Path(given) / name, os.X_OK):
+            raise RuntimeError(f"KUBEBUILDER_ASSETS={given} has no {name}; make kube-assets builds it")
+    return Path(given)
+
+
+class ApiServer:
+    """One etcd and one kube-apiserver on the loopback of a namespace. See Backend."""
+
+    def __init__(self, ns: Namespace, children: Children, binaries: Path, directory: Path) -> None:
+        """Start both and wait until they answer. Raises RuntimeError with the end of the log."""
+        self._logs = {name: directory / f"{name}.log" for name in ("etcd", "kube-apiserver")}
+        self.authority, tls_key = keys.make_certificate(directory, [SERVER_ADDRESS, "127.0.0.1"])
+        keys.make_key(directory / "accounts.key")
+        token = secrets.token_urlsafe(24)
+        users = directory / "users.csv"
+        users.write_text(f'{token},admin,admin,"system:masters"\n')
+        users.chmod(0o600)
+        self.address = ("127.0.0.1", _PORT)
+        self.admin = Api(ns, self.address, self.authority, token)
+        self._processes = [
+            _start(ns, children, self._logs["etcd"], [str(binaries / "etcd"), *_etcd_flags(directory)]),
+            _start(
+                ns,
+                children,
+                self._logs["kube-apiserver"],
+                [str(binaries / "kube-apiserver"), *_api_flags(directory, self.authority, tls_key, users)],
+            ),
+        ]
+        try:
+            self._wait_until_ready()
+            self.version = str(self.admin.expect("GET", "/version")["gitVersion"])
+            self.admin.expect("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+        except BaseException:
+            self.close()
+            raise
+
+    def token(self, worker: str) -> str:
+        """See Backend: a token of a service account of its own."""
+        name = user_of(worker).rpartition(":")[2]
+        self.admin.expect("POST", _ACCOUNTS, {"metadata": {"name": name}})
+        binding = {
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
+        }
+        self.admin.expect("POST", f"{_ROLES}/rolebindings", binding)
+        answer = self.admin.expect("POST", f"{_ACCOUNTS}/{name}/token", {"spec": {"expirationSeconds": 86400}})
+        return str(answer["status"]["token"])
+
+    def allow(self, worker: str, rules: rbac.Rules) -> None:
+        """See Backend. Returns when the authorizer knows it."""
+        name = user_of(worker).rpartition(":")[2]
+        self.admin.expect("PUT", f"{_ROLES}/roles/{name}", {"metadata": {"name": name}, "rules": list(rules)})
+        questions = {
+            (verb, lease): rbac.allows(rules, verb, lease)
+            for rule in rbac.rules()
+            for verb in rule["verbs"]
+            for lease in rule.get("resourceNames", [""])
+        }
+        end = time.monotonic() + _EFFECTIVE_WITHIN
+        while any(self._may(worker, *question) != answer for question, answer in questions.items()):
+            if time.monotonic() > end:
+                raise RuntimeError(f"the authorizer does not take the rules of {name}")
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """See Backend. Killed: on SIGTERM the API server would wait for its watches to end."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+    def _may(self, worker: str, verb: str, lease: str) -> bool:
+        attributes = {"namespace": NAMESPACE, "verb": verb, "group": GROUP, "resource": "leases", "name": lease}
+        review = {"spec": {"user": user_of(worker), "resourceAttributes": attributes}}
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        return bool(self.admin.expect("POST", path, review)["status"]["allowed"])
+
+    def _wait_until_ready(self) -> None:
+        end = time.monotonic() + _READY_WITHIN
+        said = ""
+        while True:
+            try:
+                status, answer = self.admin.request("GET", "/readyz")
+                if status == 200:
+                    return
+                said = str(answer.get("message"))
+            except OSError as error:
+                said = str(error)
+            ended = [name for name, process in zip(self._logs, self._processes, strict=True) if process.poll()]
+            if ended or time.monotonic() > end:
+                raise RuntimeError(f"the Kubernetes API does not come up: {said}\n{self._last_words(ended)}")
+            time.sleep(0.05)
+
+    def _last_words(self, ended: list[str]) -> str:
+        return "\n".join(self._logs[name].read_text(errors="replace")[-2000:] for name in ended or self._logs)
+
+
+def _start(ns: Namespace, children: Children, log: Path, argv: list[str]) -> subprocess.Popen[bytes]:
+    with open(log, "wb") as output:
+        return children.popen(ns, argv, cwd=log.parent, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+
+
+def _etcd_flags(directory: Path) -> list[str]:
+    return [
+        f"--data-dir={directory / 'etcd'}",
+        f"--listen-client-urls={_ETCD}",
+        f"--advertise-client-urls={_ETCD}",
+        "--listen-peer-urls=http://127.0.0.1:0",
+        "--unsafe-no-fsync",
+        "--log-level=error",
+    ]
+
+
+def _api_flags(directory: Path, certificate: Path, key: Path, users: Path) -> list[str]:
+    accounts = directory / "accounts.key"
+    return [
+        f"--etcd-servers={_ETCD}",
+        "--bind-address=127.0.0.1",
+        f"--secure-port={_PORT}",
+        f"--advertise-address={SERVER_ADDRESS}",  # without it a default route is looked for
+        "--endpoint-reconciler-type=none",
+        f"--tls-cert-file={certificate}",
+        f"--tls-private-key-file={key}",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={accounts}",
+        f"--service-account-signing-key-file={accounts}",
+        f"--token-auth-file={users}",
+        "--anonymous-auth=false",
+        "--authorization-mode=RBAC",
+        "--disable-admission-plugins=ServiceAccount",  # it waits for what a controller would make
+        "--service-cluster-ip-range=10.0.0.0/24",
+    ]

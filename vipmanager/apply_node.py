@@ -1,0 +1,79 @@
+"""The nodeport mode's actions, carried out: on the node, and in EC2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from vipmanager.actions import AddPodRule, DeletePodRoute, DeletePodRule, SetPodRoute, VpcAction
+from vipmanager.actions_node import (
+    AssociateVpcCidr,
+    AttachEni,
+    BringUp,
+    CloudAction,
+    CreateEni,
+    CreateSubnet,
+    DeleteEni,
+    DeleteMarks,
+    DeleteSubnet,
+    DetachEni,
+    EniAction,
+    HostAction,
+    PutAddress,
+    RemoveAddress,
+    SetMarks,
+)
+from vipmanager.apply import apply_vpc
+from vipmanager.model_node import FLOATING_TAG, NO_MANAGE_TAG
+from vipmanager.ports import FloatingEc2Port, HostPort
+
+
+def apply_host(host: HostPort, action: HostAction, lifetime: int) -> None:
+    """One change of the node; `lifetime` is for how many seconds an address may stay. Raises CallError."""
+    if isinstance(action, PutAddress):
+        host.put_address(action.device, action.address, lifetime)
+    elif isinstance(action, RemoveAddress):
+        host.remove_address(action.device, action.address)
+    elif isinstance(action, BringUp):
+        host.bring_up(action.device)
+    elif isinstance(action, SetMarks):
+        host.set_marks(action.table, action.marks)
+    elif isinstance(action, DeleteMarks):
+        host.delete_marks(action.table)
+    elif isinstance(action, SetPodRoute):
+        host.set_route(action.route)
+    elif isinstance(action, DeletePodRoute):
+        host.delete_route(action.route)
+    elif isinstance(action, AddPodRule):
+        host.add_rule(action.rule)
+    elif isinstance(action, DeletePodRule):
+        host.delete_rule(action.rule)
+
+
+def apply_cloud(ec2: FloatingEc2Port, batch: Sequence[CloudAction], token: str) -> None:
+    """One call to EC2; a batch of more than one holds actions that go in one. Raises CallError."""
+    first = batch[0]
+    if isinstance(first, EniAction):
+        _apply_eni(ec2, first, token)
+    else:
+        apply_vpc(ec2, cast(Sequence[VpcAction], batch))
+
+
+def _apply_eni(ec2: FloatingEc2Port, action: EniAction, token: str) -> None:
+    if isinstance(action, CreateEni):
+        tags = {"Name": f"vipmanager {action.floating}", FLOATING_TAG: action.floating, NO_MANAGE_TAG: "true"}
+        description = f"vipmanager: {action.floating}"
+        ec2.create_eni(action.subnet_id, action.addresses, action.groups, tags, description, token)
+    elif isinstance(action, AttachEni):
+        ec2.attach_eni(action.eni_id, action.instance_id, action.device_index)
+    elif isinstance(action, DetachEni):
+        ec2.detach_eni(action.attachment_id, force=action.force)
+    elif isinstance(action, DeleteEni):
+        ec2.delete_eni(action.eni_id)
+    elif isinstance(action, CreateSubnet):
+        tags = {"Name": f"vipmanager {action.floating}", FLOATING_TAG: action.floating}
+        ec2.create_subnet(action.vpc_id, action.cidr, action.zone, tags)
+    elif isinstance(action, DeleteSubnet):
+        ec2.delete_subnet(action.subnet_id)
+    elif isinstance(action, AssociateVpcCidr):
+        ec2.associate_vpc_cidr(action.vpc_id, action.cidr)

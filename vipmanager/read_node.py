@@ -1,0 +1,175 @@
+"""Reading EC2 for the nodeport mode: what the plan lacks and what is due to be looked at again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vipmanager.apply import Done, Jobs, Key, RetryBook
+from vipmanager.config import Config
+from vipmanager.model import Address
+from vipmanager.model_node import FLOATING_TAG, FloatingMode
+from vipmanager.observe import SETTLE, discover
+from vipmanager.observe_node import NodeView, instance_states, own_enis
+from vipmanager.plan.node_draft import NodeNeed, NodePlan
+from vipmanager.ports import DiscoveryPort, FloatingEc2Port, HostPort
+from vipmanager.report_node import NodeReport
+
+POLL = 0.25
+"""Seconds between looks at what EC2 is still doing, and at least between two readings of one fact."""
+RESYNC = 30.0
+"""Seconds between checks of EC2, at most: a floating address has one holder, so that this costs few calls."""
+
+DISCOVERY: Key = ("fact", "discovery")
+
+
+class Reader:
+    """Keeps a NodeView up to date. Used from the main thread only; the calls run as jobs."""
+
+    def __init__(
+        self,
+        config: Config,
+        ports: tuple[HostPort, DiscoveryPort, FloatingEc2Port],
+        view: NodeView,
+        jobs: Jobs,
+        report: NodeReport,
+        draw: Callable[[], float],
+    ) -> None:
+        self._config, self._view, self._jobs, self._report, self._draw = config, view, jobs, report, draw
+        self._host, self._imds, self._ec2 = ports
+        self._retries = RetryBook(draw)
+        self._refresh: set[NodeNeed] = set()
+        self._answered: dict[Key, float] = {}
+        self._verify_at: float | None = None
+        self._poll_at: float | None = None
+        self._resync_at = float("-inf")
+        self._wanted: set[Key] = set()
+
+    def collect(self, done: Done, now: float) -> None:
+        """An answer, or why there is none."""
+        key = done.keys[0]
+        if done.failure is not None:
+            self._report.failed(key, self._retries.failed(key, done.failure, now))
+            return
+        self._retries.succeeded(key)
+        self._report.succeeded(key)
+        self._answered[key] = now
+        done.subject(done.value)
+
+    def look_again(self, *, eni: bool) -> None:
+        """Something is other than it was thought to be, or has been changed: read it again."""
+        self._refresh |= self._facts(eni)
+
+    def verify(self, now: float) -> None:
+        """Something was written: look whether it stands, once describes no longer lag."""
+        self._verify_at = now + SETTLE
+
+    def poll(self, now: float) -> None:
+        """EC2 is at work on something: look again soon."""
+        if self._poll_at is None:
+            self._poll_at = now + POLL
+
+    def failing(self) -> str:
+        """Why a fact that is wanted cannot be read; empty when all can."""
+        standing = self._retries.standing()
+        return next((str(standing[key].failure) for key in sorted(self._wanted) if key in standing), "")
+
+    def ask(self, plan: NodePlan, now: float) -> None:
+        """Read what the plan lacks and what is due."""
+        self._timers(plan, now)
+        self._wanted = set() if self._view.enis else {DISCOVERY}
+        if not self._view.enis:
+            self._discover(now)
+            return
+        for need in sorted(plan.needs | self._refresh, key=lambda need: need.name):
+            key: Key = ("fact", need.name)
+            self._wanted.add(key)
+            if key in self._jobs.running or not self._retries.due(key, now):
+                continue
+            if now < self._answered.get(key, float("-inf")) + POLL:
+                self.poll(now)
+                continue
+            self._refresh.discard(need)
+            question, learn = self._question(need, now)
+            self._jobs.submit((key,), learn, question)
+
+    def wake_at(self) -> float | None:
+        """When there is something to ask by time alone."""
+        times = [
+            self._retries.next_due(self._wanted - self._jobs.running),
+            self._resync_at,
+            self._verify_at,
+            self._poll_at,
+            self._view.recheck_at,
+        ]
+        return min((at for at in times if at is not None), default=None)
+
+    def _timers(self, plan: NodePlan, now: float) -> None:
+        """What EC2 is doing, our own writes, and now and then everything."""
+        if self._poll_at is not None and now >= self._poll_at:
+            self._poll_at = None
+            self._refresh |= self._facts(True)
+        if plan.poll:
+            self.poll(now)
+        if self._verify_at is not None and now >= self._verify_at:
+            self._verify_at = None
+            self._refresh |= self._facts(True)
+        if self._view.recheck_at is not None and now >= self._view.recheck_at:
+            self._view.rechecked()
+            self._refresh |= self._facts(True)
+        if now >= self._resync_at:
+            first = self._resync_at == float("-inf")
+            interval = min(RESYNC, self._config.resync_interval or RESYNC)
+            self._resync_at = now + interval * (0.8 + 0.4 * self._draw())
+            self._refresh |= set() if first else self._facts(True)
+            if any(problem.fatal for problem in plan.problems):  # an ENI may have come since
+                self._discover(now)
+
+    def _discover(self, now: float) -> None:
+        if DISCOVERY in self._jobs.running or not self._retries.due(DISCOVERY, now):
+            return
+        macs = sorted(each.mac for each in self._view.interfaces if each.physical and each.mac)
+        imds, ec2 = self._imds, self._ec2
+        self._jobs.submit((DISCOVERY,), self._view.enis.update, lambda: discover(macs, imds, ec2))
+
+    def _facts(self, eni: bool) -> set[NodeNeed]:
+        """What a check of EC2 reads in this mode; `eni`: what concerns ENIs and subnets too."""
+        needs, mode = {NodeNeed.OWN}, self._config.floating_mode
+        if self._config.floating.eips:
+            needs.add(NodeNeed.EIPS)
+        if mode is FloatingMode.ROUTE:
+            needs.add(NodeNeed.TABLES)
+        elif mode is FloatingMode.ADDRESS and self._addresses6():
+            needs.add(NodeNeed.HOLDERS)
+        elif eni and mode in (FloatingMode.ENI, FloatingMode.SUBNET):
+            needs |= {NodeNeed.FLOATING, NodeNeed.SUBNETS}
+        if eni and mode is FloatingMode.SUBNET:
+            needs.add(NodeNeed.VPC_CIDRS)
+        return needs
+
+    def _question(self, need: NodeNeed, now: float) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+        """How a fact is read, and what is done with the answer."""
+        ec2, view, vpc_id = self._ec2, self._view, self._view.vpc_id
+        if need is NodeNeed.OWN:
+            macs, instance_id = sorted(view.enis), view.instance_id
+            return lambda: own_enis(ec2, macs, instance_id), lambda found: view.learn_own(found, now)
+        if need is NodeNeed.TABLES:
+            return lambda: ec2.route_tables(vpc_id), view.learn_tables
+        if need is NodeNeed.HOLDERS:
+            addresses = self._addresses6()
+            return lambda: ec2.enis_holding(vpc_id, addresses), lambda got: view.learn_holders(got, addresses, now)
+        if need is NodeNeed.EIPS:
+            eips = self._config.floating.eips
+            return lambda: ec2.elastic_ips(eips), lambda found: view.learn_eips(found, eips, now)
+        if need is NodeNeed.FLOATING:
+            value = str(self._config.floating)
+            return lambda: ec2.enis_tagged(vpc_id, FLOATING_TAG, value), lambda got: view.learn_floating(got, now)
+        if need is NodeNeed.SUBNETS:
+            return lambda: ec2.subnets(vpc_id), lambda found: view.learn_subnets(found, now)
+        if need is NodeNeed.VPC_CIDRS:
+            return lambda: ec2.vpc_cidrs(vpc_id), lambda found: view.learn_vpc_cidrs(found, now)
+        others = view.others
+        return lambda: instance_states(ec2, others), lambda found: view.learn_instances(found, now)
+
+    def _addresses6(self) -> list[Address]:
+        return [address for address in self._config.floating.addresses if address.version == 6]

@@ -84,11 +84,11 @@ class Arena:
 
     def has_settled(self, group: Group) -> bool:
         """Whether one node holds the Lease and it alone has each address, on its interface and in EC2."""
-        holder = group.lease_holder()
+        owners = group.owners()
         return (
-            bool(holder)
-            and group.owners() == {holder}
-            and all(self.holders.holders(address) == {holder} for address in group.addresses)
+            len(owners) == 1
+            and all(self.holders.holders(address) == owners for address in group.addresses)
+            and {group.lease_holder()} == owners
         )
 
     def _round(self, groups: Sequence[Group], random: Random) -> list[Result]:
@@ -134,7 +134,7 @@ class Arena:
             if boot_time() > deadline:
                 took = f"{boot_time() - since:.0f} s"
                 raise BenchError(f"{trial.group.name} has not one holder after {took}\n{self.describe(trial)}")
-            time.sleep(0.02)
+            time.sleep(0.05)
         return boot_time()
 
     def describe(self, trial: Trial) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 class Figure:
     """Samples of one quantity. `case` and `name` together name it; `floor` holds the floor's samples.
 
-    `value`, which is compared with `reach`, is the median, or the 95th percentile where `p95` is set.
+    `documented` is what somebody has written of it who measured elsewhere: it stands where there is no floor. `value`, which is compared with `reach`, is the median, or the 95th percentile where `p95` is set.
     """
 
     case: str
@@ -23,6 +23,7 @@ class Figure:
     floor: tuple[float, ...] = ()
     reach: float | None = None
     p95: bool = False
+    documented: str = ""
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -47,13 +48,14 @@ class Figure:
             "statistic": "p95" if self.p95 else "median",
             **_described(self.samples, self.p95),
             "floor": _described(self.floor, self.p95) if self.floor else None,
+            "documented": self.documented or None,
             "reach": self.reach,
             "met": self.met,
         }
 
     def as_line(self) -> str:
         """For the table."""
-        floor = _range(self.floor, self.unit, self.p95) if self.floor else "–"
+        floor = _range(self.floor, self.unit, self.p95) if self.floor else self.documented or "–"
         reach = "–" if self.reach is None else f"≤ {_number(self.reach, self.unit)}"
         mark = {None: "", True: "yes", False: "NO"}[self.met]
         name = f"{self.name} ({self.unit})"

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sizes:
-    """Cases and repetitions. `latency` is EC2's, in seconds; `idle` is how long an idle sidecar is watched."""
+    """Cases and repetitions. `latency` is EC2's, in seconds; `idle` is how long an idle sidecar is watched.
+
+    Of the mode nodeport: `lease` is LeaseDuration, RenewDeadline and RetryPeriod; `detach` and `attach` are what EC2
+    takes for an ENI; `node_failures` (a dead node, a killed process), `node_moves` (those of ENIs and subnets),
+    `hand_overs` and `yields` are repetitions; `node_idle` is how long a holder and a standby are watched.
+    """
 
     latency: float = 0.06
     tables: tuple[int, ...] = (1, 4, 16, 48)
@@ -21,6 +26,14 @@ class Sizes:
     failovers: int = 5
     floor_failovers: int = 3
     moves: int = 6
+    lease: tuple[int, float, float] = (6, 4.0, 1.0)
+    detach: float = 5.0
+    attach: float = 2.0
+    node_failures: int = 5
+    node_moves: int = 2
+    hand_overs: int = 10
+    yields: int = 3
+    node_idle: float = 60.0
 
 
 QUICK = Sizes(
@@ -35,4 +48,12 @@ QUICK = Sizes(
     failovers=1,
     floor_failovers=1,
     moves=2,
+    lease=(3, 1.5, 0.3),
+    detach=0.4,
+    attach=0.2,
+    node_failures=1,
+    node_moves=1,
+    hand_overs=1,
+    yields=1,
+    node_idle=1.0,
 )

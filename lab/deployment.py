@@ -17,27 +17,37 @@ PORT = 30007
 
 
 class Deployment:
-    """At most one pod on each worker, as its anti-affinity has it. Nothing runs before start()."""
+    """At most one pod on each worker, as its anti-affinity has it. Nothing runs before start().
+
+    Each worker's pods have AWS credentials of their own, so that their calls can be told apart: `keys`.
+    """
 
     def __init__(self, lab: Lab, workers: Sequence[str], config: Mapping[str, object], name: str = "np") -> None:
         """`config`: the ConfigMap; `name` begins the pods' names, and tells Deployments on one worker apart."""
-        self.name = name
         self.workers = tuple(workers)
         self.pods: dict[str, str] = {}  # worker → name
         self.runs: dict[str, Container] = {}  # worker → the pod's container, or the last one
+        self.keys: dict[str, str] = {}  # worker → access key
         self._lab = lab
+        self._name = name
         self._config = dict(config)
         self._numbers = itertools.count(1)
+        self._env: dict[str, dict[str, str]] = {}
+        for worker in workers:
+            user = lab.ec2.keys.add_user(f"{name}-{worker}")
+            self.keys[worker] = user.access_key
+            aws = {"AWS_ACCESS_KEY_ID": user.access_key, "AWS_SECRET_ACCESS_KEY": user.secret_key}
+            self._env[worker] = {**lab.kube.env(worker), **aws, "NODE_NAME": worker}
 
     def start(self, worker: str) -> Container:
         """Start a new pod there, with an emptyDir for its state."""
-        self.pods[worker] = f"{self.name}-{worker}{next(self._numbers)}"
+        self.pods[worker] = f"{self._name}-{worker}{next(self._numbers)}"
         shutil.rmtree(self._state(worker), ignore_errors=True)
         return self.restart(worker)
 
     def restart(self, worker: str) -> Container:
         """Start the container of a pod (again), as the kubelet does when it has ended."""
-        env = {**self._lab.kube.env(worker), "POD_NAME": self.pods[worker], "NODE_NAME": worker}
+        env = {**self._env[worker], "POD_NAME": self.pods[worker]}
         self.runs[worker] = self._lab.workers[worker].vipmanager(["nodeport"], self._settings(worker), env)
         return self.runs[worker]
 
@@ -77,7 +87,7 @@ class Deployment:
         return "\n".join(f"--- {self.pods[worker]}\n{run.output()}" for worker, run in self.runs.items())
 
     def _state(self, worker: str) -> Path:
-        return self._lab.workers[worker].directory / f"state-{self.name}"
+        return self._lab.workers[worker].directory / f"state-{self._name}"
 
     def _settings(self, worker: str) -> dict[str, object]:
         return {**self._config, "StateDir": self._state(worker)}

@@ -32,7 +32,7 @@ _SO_RCVBUFFORCE = 33
 _BUFFER = 1 << 24  # bytes; without the right to force it the kernel's own limit, some hundred announcements
 _HEADER, _IFADDRMSG, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BBBBI"), struct.Struct("=HH")
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2  # linux/if_addr.h
-_MARKERS = (f"127.1.{number // 250}.{number % 250 + 1}" for number in itertools.count())
+_MARKERS = itertools.cycle([f"127.1.{number // 250}.{number % 250 + 1}" for number in range(50000)])
 _READ_WITHIN = 20.0  # seconds
 
 
@@ -65,7 +65,7 @@ class Holders:
         self._changed = threading.Condition()
         self._on: dict[tuple[str, str], set[tuple[int, int]]] = {}  # (address, node) → (interface, prefix length)
         self._tenures: dict[str, list[Tenure]] = {}
-        self._marked = ""
+        self._marked: set[str] = set()
         self._events = itertools.count(1)
         self._error: BaseException | None = None
         self._closing = False
@@ -92,8 +92,10 @@ class Holders:
             return [Tenure(**vars(each)) for each in self._tenures.get(address, ())]
 
     def holders(self, address: str) -> frozenset[str]:
-        """The nodes that have the address now."""
-        return frozenset(each.node for each in self.tenures(address) if each.end is None)
+        """The nodes that had the address when the last announcement was read, which is now or a moment ago."""
+        with self._changed:
+            self._check()
+            return frozenset(each.node for each in self._tenures.get(address, ()) if each.end is None)
 
     def overlaps(self, address: str) -> list[tuple[Tenure, Tenure]]:
         """Each two nodes that had the address at once, if for a moment only."""
@@ -109,10 +111,11 @@ class Holders:
         links.add_address(self._ns, "lo", f"{marker}/32")
         links.delete_address(self._ns, "lo", f"{marker}/32")
         with self._changed:
-            if not self._changed.wait_for(lambda: self._marked == marker or self._error, _READ_WITHIN):
+            read = self._changed.wait_for(lambda: marker in self._marked or self._error, _READ_WITHIN)
+            self._check()
+            if not read:
                 raise TimeoutError(f"no announcement was read within {_READ_WITHIN:g} s")
-            if self._error is not None:
-                raise RuntimeError(f"listening has ended: {self._error}") from self._error
+            self._marked.remove(marker)
 
     def close(self) -> None:
         """Stop. May be called again."""
@@ -123,6 +126,10 @@ class Holders:
         self._thread.join(_READ_WITHIN)
         self._socket.close()
         self._ns.close()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise RuntimeError(f"listening has ended: {self._error}") from self._error
 
     def _listen(self) -> None:
         try:
@@ -144,7 +151,8 @@ class Holders:
 
     def _note(self, number: int, kind: int, address: str, place: tuple[int, int]) -> None:
         if number == 0:
-            self._marked = address if kind == _RTM_DELADDR else self._marked
+            if kind == _RTM_DELADDR:
+                self._marked.add(address)
             return
         node, now, event = self._names[number], boot_time(), next(self._events)
         on, tenures = self._on.setdefault((address, node), set()), self._tenures.setdefault(address, [])

@@ -53,6 +53,17 @@ class HttpLog(ProbeLog):
             raise LookupError(f"{self.target} did not answer {'before' if not before else 'after'} {when}")
         return before[-1], after[0]
 
+    def outage(self, since: float) -> tuple[float, float]:
+        """Between which two answered attempts nobody answered longest, of those with an end after `since`.
+
+        Raises LookupError where nobody answered before, or nobody after.
+        """
+        answered = [sent for sent, rtt in self.probes if rtt is not None]
+        pairs = [(last, first) for last, first in itertools.pairwise(answered) if first > since]
+        if not pairs:
+            raise LookupError(f"{self.target} was not answered both before and after {since}")
+        return max(pairs, key=lambda pair: pair[1] - pair[0])
+
 
 class HttpProber(ProbeProcess):
     """A running prober, started by Lab.http_prober()."""

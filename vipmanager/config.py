@@ -34,6 +34,9 @@ from vipmanager.parsers import (
     whole,
 )
 
+TAG_LENGTH = 256
+"""Characters of a tag's value (Amazon EC2 User Guide, "Tag restrictions")."""
+
 INTERFACE_KEY = re.compile(r"Intf([1-9][0-9]?)(Peers|EIPs)")
 
 
@@ -190,6 +193,11 @@ def check_nodeport(config: Config) -> None:
             f"FLOATING_IP={str(floating)!r}: {partners.count(None)} Elastic IPs have no floating IPv4 address to be "
             "bound to, and the holder's primary address can have one only; add an address for each, or use several "
             "Deployments"
+        )
+    if mode in (FloatingMode.ENI, FloatingMode.SUBNET) and len(str(floating)) > TAG_LENGTH:
+        problems.append(
+            f"FLOATING_IP={str(floating)!r}: is the value of a tag in this mode, which EC2 limits to {TAG_LENGTH} "
+            "characters; use several Deployments"
         )
     problems += _subnet_problems(config)
     if problems:

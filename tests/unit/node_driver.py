@@ -54,6 +54,7 @@ class World:
         self.writes: list[Write] = []
         self.on_write: Callable[[Write], None] = lambda _: None
         self.pauses: dict[str, float] = {}  # by call: seconds more that it takes to reach EC2
+        self.late: dict[str, float] = {}  # … that its answer takes
         self.unanswered: set[str] = set()  # calls that are carried out, and whose answers are lost
         self._built = None
         for zone, number in SUBNETS.items():
@@ -179,7 +180,7 @@ class Node:
     @property
     def status(self) -> Mapping[str, Any]:
         """What vipmanager last said of itself; nothing when it does not run."""
-        return self.process.statuses.last if self.processes and self.process.code is None else {}
+        return self.process.statuses.last if self.processes and self.process.running else {}
 
     @property
     def items(self) -> list[Mapping[str, Any]]:

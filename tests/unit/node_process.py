@@ -44,6 +44,7 @@ class Process:
         world = node.world
         self.node, self.world = node, world
         self.code: int | None = None
+        self.stopped = False
         self.error: BaseException | None = None
         self.statuses = Statuses()
         self.watch = NodeWatch(world.timeline)
@@ -65,12 +66,19 @@ class Process:
         """When the loop had nothing to do."""
         return self.watch.waits
 
+    @property
+    def running(self) -> bool:
+        """Whether it does anything."""
+        return self.code is None and not self.stopped
+
     def stop(self) -> None:
         """SIGSTOP."""
+        self.stopped = True
         self.world.timeline.stop(self)
 
     def go_on(self) -> None:
         """SIGCONT."""
+        self.stopped = False
         self.world.timeline.go_on(self)
 
     def _run(self) -> None:
@@ -251,7 +259,8 @@ class NodeEc2:
                 raise CallError(Failure(ErrorKind.RETRY, f"fake:{name}", "ReadTimeoutError", "the answer was lost"))
             return answer
 
-        answer = world.remote(serve, world.trip / 2 + world.pauses.get(name, 0.0), world.trip / 2)
+        going, coming = (world.trip / 2 + seconds.get(name, 0.0) for seconds in (world.pauses, world.late))
+        answer = world.remote(serve, going, coming)
         if name == "route_tables":
             return tuple(_seen(table, sent) for table in answer)
         return answer

@@ -72,7 +72,7 @@ def test_few_rounds_while_discovery_fails(worlds: Worlds) -> None:
     calm(world)
 
 
-def test_few_rounds_while_ec2_shows_no_eni_of_this_node(self, worlds: Worlds, caplog: pytest.LogCaptureFixture) -> None:
+def test_few_rounds_while_ec2_shows_no_eni_of_this_node(worlds: Worlds, caplog: pytest.LogCaptureFixture) -> None:
     """The wrong region, say: it is no use to ask four times a second."""
     world = worlds(settings())
     world.start(1)

@@ -1,14 +1,15 @@
-# make demo and make test need Linux, python3 (3.11 or newer), python3-venv and nothing else; they make .venv themselves.
+# make demo, make demo-nodeport and make test need Linux, python3 (3.11 or newer), python3-venv and nothing else; they make .venv themselves.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test bench check format clean kube-assets
+.PHONY: help demo demo-nodeport test bench check format clean kube-assets
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo     see floating addresses move between two workers, on packets, on this machine"
+	@echo "make demo-nodeport  see one floating IP for the NodePorts of two nodes survive what is done to them"
 	@echo "make test     unit, contract and scenario tests"
 	@echo "make bench    measure start-up, event-to-route latency, API calls and memory, beside a floor"
 	@echo "make check    format, lint, types, layers, docs in step with the code"
@@ -18,6 +19,9 @@ help:
 
 demo: $(VENV)/.lab
 	@$(BIN)/python -m lab.demo
+
+demo-nodeport: $(VENV)/.lab
+	@$(BIN)/python -m lab.demo nodeport
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

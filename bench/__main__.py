@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from bench import failover, imports, init, machine, sidecar
+from bench import failover, holders, imports, init, machine, nodeport, sidecar
 from bench.figures import HEADER, Figure
 from bench.process import BenchError
 from bench.sizes import QUICK, Sizes
@@ -24,7 +25,11 @@ SECTIONS: Mapping[str, Callable[[Sizes], Iterator[Figure]]] = {
     "sidecar": sidecar.measure,
     "failover": failover.failovers,
     "move": failover.moves,
+    "nodeport": nodeport.measure,
+    "holders": holders.measure,
 }
+NOTES: Mapping[str, str] = {"nodeport": nodeport.NOTE, "holders": holders.NOTE}
+"""What is said before a section's figures."""
 DEFAULT_FILE = Path(__file__).with_name("results.json")
 
 
@@ -34,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     if not os.access(parsed.json if parsed.json.exists() else parsed.json.absolute().parent, os.W_OK):
         parser.error(f"cannot write {parsed.json}")  # now, not after four minutes
-    sizes = QUICK if parsed.quick else Sizes()
+    sizes = replace(QUICK if parsed.quick else Sizes(), seed=parsed.seed)
     try:
         return _bench(sizes, parsed)
     except LabUnavailable as error:
@@ -54,6 +59,7 @@ def _bench(sizes: Sizes, parsed: argparse.Namespace) -> int:
     figures: list[Figure] = []
     failed: dict[str, str] = {}
     for name in parsed.only or SECTIONS:
+        print(NOTES.get(name, ""), end="\n" if name in NOTES else "", flush=True)
         try:
             for figure in SECTIONS[name](sizes):
                 _print(figure, figures)
@@ -90,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="few cases, once each: to see that it works")
     parser.add_argument("--json", type=Path, default=DEFAULT_FILE, metavar="FILE", help="default bench/results.json")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="NAME", help=f"of {', '.join(SECTIONS)}")
+    seed = random.randrange(2**32)
+    parser.add_argument("--seed", type=int, default=seed, metavar="N", help="of the trials in holders; default: any")
     parser.add_argument("--imports", action="store_true", help="also where an init run's import time goes")
     return parser
 

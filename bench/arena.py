@@ -91,6 +91,15 @@ class Arena:
             and {group.lease_holder()} == owners
         )
 
+    def overlaps(self) -> list[str]:
+        """Each time that two nodes had an address at once, since all began."""
+        return [
+            f"{group.name} {address}: {one} and {other}"
+            for group in self.groups
+            for address in group.addresses
+            for one, other in self.holders.overlaps(address)
+        ]
+
     def _round(self, groups: Sequence[Group], random: Random) -> list[Result]:
         here = {group.name: group.lease_holder() or next(iter(group.replicas)) for group in groups}
         drawn = Round(self.lab, groups, here, random)

@@ -13,7 +13,8 @@ from typing import Any
 class Figure:
     """Samples of one quantity. `case` and `name` together name it; `floor` holds the floor's samples.
 
-    `documented` is what somebody has written of it who measured elsewhere: it stands where there is no floor. `value`, which is compared with `reach`, is the median, or the 95th percentile where `p95` is set.
+    `documented` is what somebody wrote of it who measured elsewhere: it stands where there is no floor. `value`, which
+    is compared with `reach`, is the median, or the 95th percentile where `p95` is set.
     """
 
     case: str

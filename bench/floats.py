@@ -48,6 +48,7 @@ class Replica:
         self._config = {**config, "StateDir": worker.directory / f"state-{group}"}
         self._names = itertools.count(1)
         self.clock = WallClock(worker.directory / f"clock-{group}")
+        self.env = self.clock.env(worker.env)
 
     @property
     def run(self) -> Container:
@@ -63,8 +64,7 @@ class Replica:
         """Start it, as another pod or, with the old name, as a container of the same pod that is restarted."""
         if renamed:
             self.name = f"{self._group}-{self.node}{next(self._names)}"
-        env = {"POD_NAME": self.name, "NODE_NAME": self.node, **self._lab.kube.env(self.node)}
-        env |= self.clock.env(self._worker.env)
+        env = {"POD_NAME": self.name, "NODE_NAME": self.node, **self._lab.kube.env(self.node), **self.env}
         self.runs.append(self._worker.vipmanager(["nodeport"], self._config, env))
         self.expected = True
 
@@ -123,7 +123,7 @@ class Group:
         return next((node for node, replica in self.replicas.items() if replica.name == identity), "")
 
     def renewed_off(self) -> float:
-        """By how many seconds the Lease's renewTime differs from the time of day. Raises LookupError without a Lease."""
+        """By how many seconds the Lease's renewTime differs from the time of day. Raises LookupError."""
         lease = self._lab.kube.lease(self.name)
         if lease is None:
             raise LookupError(self.name)

@@ -11,7 +11,9 @@ class Sizes:
 
     Of the mode nodeport: `lease` is LeaseDuration, RenewDeadline and RetryPeriod; `detach` and `attach` are what EC2
     takes for an ENI; `node_failures` (a dead node, a killed process), `node_moves` (those of ENIs and subnets),
-    `hand_overs` and `yields` are repetitions; `node_idle` is how long a holder and a standby are watched.
+    `hand_overs` and `yields` are repetitions; `node_idle` is how long a holder and a standby are watched. The trials of
+    holders are made on `pairs` of nodes with `groups` on each, `rounds` of them with short leases,
+    `default_rounds` with the default ones; `seed` determines them.
     """
 
     latency: float = 0.06
@@ -34,6 +36,11 @@ class Sizes:
     hand_overs: int = 10
     yields: int = 3
     node_idle: float = 60.0
+    pairs: int = 5
+    groups: int = 2
+    rounds: int = 24
+    default_rounds: int = 3
+    seed: int = 0
 
 
 QUICK = Sizes(
@@ -56,4 +63,7 @@ QUICK = Sizes(
     hand_overs=1,
     yields=1,
     node_idle=1.0,
+    pairs=2,
+    rounds=1,
+    default_rounds=0,
 )

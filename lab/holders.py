@@ -5,7 +5,9 @@ EC2 cannot show two holders of an address, because it knows one owner of each; t
 One netlink socket hears all namespaces (NETLINK_LISTEN_ALL_NSID, netlink(7)). The kernel changes addresses of any
 namespace under one lock (rtnl) and announces them before it lets go of it, so that the one queue has them in the order
 in which they happened: whether two nodes had an address at once is a matter of that order. No clock decides it, and
-nothing has to be tolerated. Times are of when an announcement was read, and only say how long something lasted.
+nothing has to be tolerated. An IPv6 address is announced when the kernel begins to deliver to it, which is a moment
+after the request (addrconf_dad_work and __ipv6_ifa_notify in net/ipv6/addrconf.c). Times are of when an announcement
+was read, and only say how long something lasted.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def boot_time() -> float:
 
 @dataclass
 class Tenure:
-    """A node has an address on some interface, from `start` until `end` (None: still); `first` and `last` count events."""
+    """A node has an address on some interface from `start` until `end` (None: still); `first`, `last` count events."""
 
     node: str
     start: float

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
@@ -54,15 +54,19 @@ class HttpLog(ProbeLog):
         return before[-1], after[0]
 
     def outage(self, since: float) -> tuple[float, float]:
-        """Between which two answered attempts nobody answered longest, of those with an end after `since`.
+        """Between which two attempts nobody answered longest, until after `since`; see longest_outage()."""
+        return longest_outage([sent for sent, rtt in self.probes if rtt is not None], since)
 
-        Raises LookupError where nobody answered before, or nobody after.
-        """
-        answered = [sent for sent, rtt in self.probes if rtt is not None]
-        pairs = [(last, first) for last, first in itertools.pairwise(answered) if first > since]
-        if not pairs:
-            raise LookupError(f"{self.target} was not answered both before and after {since}")
-        return max(pairs, key=lambda pair: pair[1] - pair[0])
+
+def longest_outage(answered: Sequence[float], since: float) -> tuple[float, float]:
+    """Of two such attempts that follow each other, the two that are furthest apart; the second is after `since`.
+
+    Raises LookupError where there are none.
+    """
+    pairs = [(last, first) for last, first in itertools.pairwise(answered) if first > since]
+    if not pairs:
+        raise LookupError(f"nobody answered both before and after {since}")
+    return max(pairs, key=lambda pair: pair[1] - pair[0])
 
 
 class HttpProber(ProbeProcess):
@@ -91,6 +95,11 @@ class HttpProber(ProbeProcess):
         if arrived is None:
             raise TimeoutError(f"{self.url} was not answered{f' by {node}' if node else ''} within {timeout} s")
         return arrived
+
+    def answers(self) -> list[tuple[float, str]]:
+        """The answers so far, by when they were asked for: (time, node)."""
+        with self._condition:
+            return sorted((sent, node) for sent, _, node in self._answers)
 
     def stop(self) -> HttpLog:
         """Stop asking; the log. May be called again. Raises RuntimeError when the prober died."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import cast
 
 from vipmanager.actions import AddPodRule, DeletePodRoute, DeletePodRule, SetPodRoute, VpcAction
@@ -23,9 +23,23 @@ from vipmanager.actions_node import (
     RemoveAddress,
     SetMarks,
 )
-from vipmanager.apply import apply_vpc
+from vipmanager.apply import Key, RetryBook, apply_vpc
 from vipmanager.model_node import FLOATING_TAG, NO_MANAGE_TAG
 from vipmanager.ports import FloatingEc2Port, HostPort
+
+STUBBORN = 20
+"""Attempts (about two minutes) after which a call to EC2 that fails for a passing reason tells of the node.
+Throttling and outages meet every node: to hand over because of them would make things worse, and not only once."""
+
+OF_EC2 = frozenset(("route", "address", "check", "eip", "eni", "subnet", "fact"))
+"""What the keys of calls to EC2 begin with."""
+
+
+def telling(retries: RetryBook, keys: Collection[Key]) -> str:
+    """The first failure among some items that says something of this node's fitness; empty when there is none."""
+    failed = ((key, retry) for key, retry in sorted(retries.standing().items()) if key in keys)
+    count = (retry for key, retry in failed if retry.standing or retry.attempts >= STUBBORN or key[0] not in OF_EC2)
+    return next((str(retry.failure) for retry in count), "")
 
 
 def apply_host(host: HostPort, action: HostAction, lifetime: int) -> None:

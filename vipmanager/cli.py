@@ -168,7 +168,8 @@ def run_nodeport(config: Config, on_stop: Callable[[Callable[[], None]], None]) 
     from vipmanager.clients.neighbours import Neighbours
     from vipmanager.clients.netlink import open_events
     from vipmanager.elector import Elector
-    from vipmanager.nodeport import Fence, NodeOutside, Nodeport
+    from vipmanager.fence import Fence
+    from vipmanager.nodeport import NodeOutside, Nodeport
     from vipmanager.report_node import NodeReport
     from vipmanager.status import StatusFile
     from vipmanager.watch import Watch
@@ -200,6 +201,7 @@ def run_nodeport(config: Config, on_stop: Callable[[Callable[[], None]], None]) 
     report = NodeReport(config, identity, node, f"{namespace}/{config.lease_name}", StatusFile(config.state_dir))
     nodeport = Nodeport(config, outside, watch, elector, report)
     on_stop(nodeport.stop)
+    _collect_garbage_again()
     return nodeport.run()
 
 

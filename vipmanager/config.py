@@ -13,8 +13,8 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, NamedTuple
 
 from vipmanager.errors import ConfigError
+from vipmanager.floating import Floating, FloatingMode, HealthCheck
 from vipmanager.model import Network
-from vipmanager.model_node import Floating, FloatingMode, HealthCheck
 from vipmanager.parsers import (
     Invalid,
     TagSelector,

@@ -10,6 +10,11 @@ PROBE_PERIOD = 5.0
 """Seconds between a standby's probes of the floating addresses."""
 
 
+DOUBT = 30.0
+DOUBT_MOST = 600.0
+"""Seconds for which a node that has failed as the holder counts as unfit: twice as long each time, up to this."""
+
+
 class Health:
     """The verdict on this node. A node is unfit until it has been looked at once.
 
@@ -20,8 +25,11 @@ class Health:
     def __init__(self, config: Config, clock: Callable[[], float]) -> None:
         self._threshold = config.health_threshold
         self._period = config.retry_period
+        self._clock = clock
         self._failures = 0
         self._healthy = False
+        self._hidden = self._doubt = ""
+        self._penalty, self._doubted_until = DOUBT, float("-inf")
         self.next_check = self.next_probe = clock()
         self.why = "not checked yet"
 
@@ -41,12 +49,30 @@ class Health:
         """A probe has begun."""
         self.next_probe = now + PROBE_PERIOD
 
-    def judge(self, failure: str, *, at_once: bool) -> tuple[bool, str]:
-        """Count one check: `failure` is empty when it went well. Returns the verdict and its reason."""
+    def judge(self, check: str, fatal: str, standing: str, *, holds: bool) -> tuple[bool, str]:
+        """One look, each part empty when it is well; returns the verdict and its reason.
+
+        `check` is what HealthCheck says, `fatal` what keeps this node from delivering, `standing` what has failed.
+        """
+        failure = check or fatal or standing
+        if not failure and not holds and self._clock() < self._doubted_until:
+            failure = fatal = self._doubt
+        self._hidden = standing if holds and not check and not fatal else ""
         self._failures = self._failures + 1 if failure else 0
         if not failure:
             self._healthy = True
-        elif at_once or self._failures >= self._threshold:
+        elif (fatal and not holds) or self._failures >= self._threshold:
             self._healthy = False
         self.why = f"{failure} ({self._failures} in a row)" if failure else ""
         return self._healthy, self.why
+
+    def made_way(self) -> None:
+        """Another node holds now. What failed here shows in a holder only, so a standby is not believed to be well.
+
+        Else two nodes that may not do something would pass the addresses to and fro for ever.
+        """
+        if self._hidden:
+            now = self._clock()
+            again = now < self._doubted_until + DOUBT_MOST
+            self._penalty = min(DOUBT_MOST, 2 * self._penalty) if again else DOUBT
+            self._doubted_until, self._doubt = now + self._penalty, f"failed when it held: {self._hidden}"

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from vipmanager.actions import Change
 from vipmanager.actions_node import CloudAction, CreateEni, DeleteMarks, EniAction, HostAction, PutAddress, SetMarks
 from vipmanager.apply import Done, Jobs, Key, RetryBook, batches
-from vipmanager.apply_node import apply_cloud, apply_host
+from vipmanager.apply_node import apply_cloud, apply_host, telling
 from vipmanager.config import Config
 from vipmanager.elector import Elector
-from vipmanager.errors import CallError, ErrorKind, Failure
+from vipmanager.errors import CallError, ErrorKind
+from vipmanager.fence import FENCED, Fence
+from vipmanager.floating import FloatingMode
 from vipmanager.health import Health
 from vipmanager.model import Address
-from vipmanager.model_node import FloatingMode, HostInterface, Tenure
+from vipmanager.model_node import HostInterface, Tenure
 from vipmanager.observe import SETTLE
 from vipmanager.observe_node import NodeView
 from vipmanager.plan.election import lifetime
@@ -44,23 +46,6 @@ PROBE: Key = ("probe",)
 KERNEL: Key = ("kernel",)
 LOOK_AGAIN = 1.0
 """Seconds before the kernel is asked again when it has not answered."""
-FENCED = Failure(
-    ErrorKind.LOST, "lease", "NotHolder", "this node's tenure has ended, so nothing is written to EC2 any more"
-)
-
-
-class Fence:
-    """Stands before each write to EC2, up to the moment it goes out: only a holder may pass."""
-
-    def __init__(self, elector: Elector, clock: Callable[[], float]) -> None:
-        self._elector, self._clock = elector, clock
-        self.open = False
-
-    def __call__(self) -> None:
-        """Raise CallError where the tenure has ended, or is being given up."""
-        tenure = self._elector.tenure()
-        if not self.open or not tenure.leading or self._clock() >= tenure.until:
-            raise CallError(FENCED)
 
 
 @dataclass(frozen=True)
@@ -259,6 +244,7 @@ class Nodeport:
             return
         self._vacated = now if self._vacated is None else self._vacated
         if (not self._writing() or now >= self._vacated + WRITE_WITHIN) and not self._left_over():
+            self._health.made_way()
             self._elector.resign(f"yielded to {self._tenure.yielding_to}")
 
     def _writing(self) -> bool:
@@ -335,10 +321,10 @@ class Nodeport:
             fatal = "this node's ENIs are not known yet"
         # a kernel without nftables makes no node unfit: what does not need marks works, and the next node is like it
         wanted = {a.key for a in self._plan.actions if not isinstance(a, SetMarks | DeleteMarks)} | {KERNEL}
-        failed = (retry for key, retry in self._retries.standing().items() if key in wanted)
-        standing = next((str(retry.failure) for retry in failed), "") or self._reader.failing()
-        healthy, why = self._health.judge(check or fatal or standing, at_once=self._began is None and bool(fatal))
-        self._elector.set_health(healthy, why)
+        standing, holds = telling(self._retries, wanted), self._began is not None
+        if not holds or any(item.waits for item in self._plan.items):  # what is delivered needs no more reading
+            standing = standing or self._reader.failing()
+        self._elector.set_health(*self._health.judge(check, fatal, standing, holds=holds))
 
     def _probe(self) -> dict[str, bool]:
         """What a standby sees of the floating addresses; without NET_RAW, nothing."""

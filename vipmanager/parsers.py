@@ -10,8 +10,8 @@ from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
+from vipmanager.floating import Floating, HealthCheck
 from vipmanager.model import Address, Network
-from vipmanager.model_node import Floating, HealthCheck
 
 TRUE_WORDS = frozenset(("true", "yes", "on", "1"))
 FALSE_WORDS = frozenset(("false", "no", "off", "0"))

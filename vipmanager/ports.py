@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from vipmanager.model import (
     Address,
@@ -23,7 +23,9 @@ from vipmanager.model import (
     RouteTable,
     Subnet,
 )
-from vipmanager.model_node import HostInterface, Lease, Mark, VpcCidr
+
+if TYPE_CHECKING:  # an init run does without
+    from vipmanager.model_node import HostInterface, Lease, Mark, VpcCidr
 
 
 class Ec2Port(Protocol):

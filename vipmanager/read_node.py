@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from vipmanager.apply import Done, Jobs, Key, RetryBook
+from vipmanager.apply_node import telling
 from vipmanager.config import Config
+from vipmanager.floating import FloatingMode
 from vipmanager.model import Address
-from vipmanager.model_node import FLOATING_TAG, FloatingMode
+from vipmanager.model_node import FLOATING_TAG
 from vipmanager.observe import SETTLE, discover
 from vipmanager.observe_node import NodeView, instance_states, own_enis
 from vipmanager.plan.node_draft import NodeNeed, NodePlan
@@ -70,9 +72,8 @@ class Reader:
             self._poll_at = now + POLL
 
     def failing(self) -> str:
-        """Why a fact that is wanted cannot be read; empty when all can."""
-        standing = self._retries.standing()
-        return next((str(standing[key].failure) for key in sorted(self._wanted) if key in standing), "")
+        """Why a fact that is wanted cannot be read, as far as that tells of this node; empty when all can."""
+        return telling(self._retries, self._wanted)
 
     def ask(self, plan: NodePlan, now: float) -> None:
         """Read what the plan lacks and what is due."""

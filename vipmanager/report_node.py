@@ -43,13 +43,24 @@ class NodeReport:
         if holds == before:
             return
         self._holds = holds
+        if holds:  # what is refused to a new holder is said again
+            self._failures = {key: reason for key, reason in self._failures.items() if key[0] == "fact"}
         if not holds:
             self._delivered.clear()
         if before is not None or holds:
-            lapsed = tenure.leading and not holds and not tenure.yielding_to
-            why = f"no renewal for {self._config.renew_deadline:g} s" if lapsed else tenure.why
-            holder = "unknown" if lapsed else tenure.holder or "nobody"
-            event(log, logging.INFO, "role", role=MASTER if holds else BACKUP, holder=holder, why=why)
+            role = MASTER if holds else BACKUP
+            event(log, logging.INFO, "role", role=role, holder=self._holder(holds), why=self._why(holds))
+
+    def _holder(self, holds: bool) -> str:
+        vacated = self._tenure.leading and not holds
+        return "unknown" if vacated else self._tenure.holder or "nobody"
+
+    def _why(self, holds: bool) -> str:
+        tenure = self._tenure
+        if tenure.leading and not holds:
+            lapsed = f"no renewal for {self._config.renew_deadline:g} s"
+            return f"makes way for {tenure.yielding_to}" if tenure.yielding_to else lapsed
+        return tenure.why
 
     def applied(self, action: Change, took: float | None) -> None:
         """A change was made; `took` is since this node's tenure began, if it holds."""
@@ -65,7 +76,7 @@ class NodeReport:
     def failed(self, key: Key, retry: Retry, action: Change | None = None) -> None:
         """A call failed; the same reason is said once."""
         failure = retry.failure
-        reason = (failure.code, failure.message)
+        reason = (failure.call, failure.code)  # a message may hold what differs each time
         if self._failures.get(key) == reason:
             return
         self._failures[key] = reason

@@ -25,7 +25,6 @@ class StatusFile:
         """Write it where it differs from the last; returns why that was not possible, or nothing."""
         if status == self._last:
             return ""
-        self._last = dict(status)
         data = {**status, "pid": os.getpid(), "started": _started(os.getpid()), "updated": time.time()}
         temporary = self._path.with_suffix(f".{os.getpid()}")
         try:
@@ -36,6 +35,7 @@ class StatusFile:
             temporary.replace(self._path)
         except OSError as error:
             return f"{self._path}: {error.strerror}"
+        self._last = dict(status)
         return ""
 
 
@@ -69,6 +69,8 @@ def _text(status: Mapping[str, Any]) -> str:
     since = f", since {_time(status['since'])}" if status.get("since") else ""
     lines.append(f"holder      {status.get('holder') or 'nobody'}{since}")
     lines.append(f"lease       {status.get('lease', '')}, {status.get('transitions', 0)} transitions")
+    if status.get("lease_problem"):
+        lines.append(f"lease calls {status['lease_problem']}")
     lines.append(f"last change {status.get('why') or 'none seen'}")
     lines.append(f"health      {status.get('health') or 'good'}")
     lines += [_item(item) for item in status.get("floating", ())]

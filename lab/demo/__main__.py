@@ -1,4 +1,4 @@
-"""`python -m lab.demo`: signals first, so that a Ctrl-C at any moment ends it in order; then the story."""
+"""`python -m lab.demo [nodeport]`: signals first, so that a Ctrl-C at any moment ends it in order; then the story."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ class Interrupted(KeyboardInterrupt):
 _STARTED = time.monotonic()
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _told: list[int] = []
+_STORIES = {
+    (): "floating addresses move between workers and zones.",
+    ("nodeport",): "one floating IP for the NodePorts of two nodes.",
+}
+"""What the arguments stand for."""
 
 
 def _on_interrupt(number: int, _frame: FrameType | None) -> None:
@@ -76,18 +81,20 @@ def _play() -> int:
 
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     timeline = Timeline(sys.stdout, _STARTED, _check)
-    timeline.line(
-        "vipmanager: floating addresses move between workers and zones. Ctrl-C ends it and leaves nothing.", "bold"
-    )
+    asked = tuple(sys.argv[1:])
+    if asked not in _STORIES:
+        timeline.note("usage: python -m lab.demo [nodeport]", "red")
+        return 2
+    timeline.line(f"vipmanager: {_STORIES[asked]} Ctrl-C ends it and leaves nothing.", "bold")
     try:
         with interrupts.deferred():  # they take a second, but imports have weakref callbacks: see _check()
-            from lab.demo import story
+            from lab.demo import nodeport, story
             from lab.privileges import LabUnavailable
     except ModuleNotFoundError as error:
         timeline.note(f"The lab needs {error.name}, which is not installed: `make demo` installs what it needs.", "red")
         return 1
     try:
-        return story.run(timeline)
+        return nodeport.run(timeline) if asked else story.run(timeline)
     except LabUnavailable as error:
         timeline.note(str(error), "red")
         return 1

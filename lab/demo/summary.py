@@ -33,9 +33,9 @@ def show(timeline: Timeline, rows: Sequence[Row]) -> None:
     timeline.title("Summary")
     timeline.line()
     for headings in (_HEADINGS, _HEADINGS_2):
-        timeline.line(_aligned(headings), "bold")
+        timeline.line(aligned(headings, _WIDTHS), "bold")
     for row in rows:
-        timeline.line(_aligned(tuple(_cells(row))), "red" if row.failure else "")
+        timeline.line(aligned(tuple(_cells(row)), _WIDTHS), "red" if row.failure else "")
     timeline.line()
     failures = [row for row in rows if row.failure]
     for row in failures:
@@ -61,8 +61,9 @@ def _or_dash(number: int | None, unit: str = "") -> str:
     return "-" if number is None else f"{number}{unit}"
 
 
-def _aligned(cells: Sequence[str]) -> str:
-    columns = zip(cells, _WIDTHS, range(len(_WIDTHS)), strict=False)
+def aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """A line of a table: the first two columns begin at the left, the others end at the right."""
+    columns = zip(cells, widths, range(len(widths)), strict=False)
     return (
         "  " + "".join(text.ljust(width) if number < 2 else text.rjust(width) for text, width, number in columns)
     ).rstrip()

@@ -21,7 +21,7 @@ from tests.contract.netlink_worlds import until_local
 from tests.doubles.clock import BOUND
 from vipmanager.clients import checks
 from vipmanager.clients.checks import run_check
-from vipmanager.model_node import HealthCheck
+from vipmanager.floating import HealthCheck
 
 HERE = "127.0.0.1"
 SOON = 0.4  # seconds until a check gives up on a server that keeps it waiting

@@ -23,8 +23,9 @@ from tests.contract.ec2_worlds import PRIMARY_A, ZONE_A, a
 from vipmanager.clients import ec2_operations
 from vipmanager.clients.ec2_floating import FloatingEc2Client
 from vipmanager.errors import CallError, ErrorKind, Failure
+from vipmanager.floating import FloatingMode
 from vipmanager.model import Attachment
-from vipmanager.model_node import FloatingMode, VpcCidr
+from vipmanager.model_node import VpcCidr
 
 __all__ = ["account", "canned", "endpoint", "make_client", "module_patch", "trimmed_model"]
 

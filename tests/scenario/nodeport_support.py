@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 from collections.abc import Iterator, Mapping
-from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ class Nodes:
         self.lab, self.workers = lab, workers
         self.eips = [lab.allocate_eip()[0] for _ in range(str(settings.get("FLOATING_IP")).count("{eip}"))]
         self.settings = {**SHORT, "LogFormat": "json", **{key: self._filled(text) for key, text in settings.items()}}
-        self.names = [each.strip() for each in str(self.settings.get("FLOATING_IP", "")).split(",")]
+        self.names = str(self.settings.get("FLOATING_IP", "")).replace(",", " ").split()
         self.runs: dict[str, Run] = {}
         self.ended: list[Run] = []
         self.responders = {worker: lab.workers[worker].serve_http(PORT) for worker in workers}
@@ -92,7 +91,7 @@ class Nodes:
             lab.restore(worker)
             lab.kube.grant(worker)
         lab.ec2.faults.clear()
-        lab.ec2.attach_delay = lab.ec2.detach_delay = lab.ec2.cidr_delay = lab.ec2.latency = 0.0
+        lab.ec2.attach_delay = lab.ec2.detach_delay = lab.ec2.cidr_delay = lab.ec2.latency = lab.ec2.lag = 0.0
         lab.ec2.stuck_detach = False
         lab.imds.unblock()
         for run in self.runs.values():
@@ -370,17 +369,10 @@ def _tidy_interfaces(lab: Lab, worker: str) -> None:
             if cidr.partition("/")[0] not in own:
                 with contextlib.suppress(Exception):  # the kernel may have been quicker: it had a lifetime
                     links.delete_address(on.ns, link.name, cidr)
-    links.netlink(on.ns, partial(_flush_rules))
+    links.netlink(on.ns, _flush_rules)
 
 
 def _flush_rules(iproute: Any) -> None:
     for rule in iproute.get_rules():
         if rule.get("FRA_PRIORITY") == 1000:
-            iproute.rule(
-                "del",
-                priority=1000,
-                family=rule["family"],
-                table=rule.get("FRA_TABLE"),
-                src=rule.get("FRA_SRC"),
-                src_len=rule["src_len"],
-            )
+            iproute.rule("del", priority=1000, family=rule["family"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ def test_quick_run(tmp_path: Path) -> None:
     """`python -m bench --quick` measures each section, prints each figure and writes each to the file."""
     file = tmp_path / "results.json"
     command = [sys.executable, "-m", "bench", "--quick", "--imports", "--json", str(file)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(file.read_text())
     figures: list[dict[str, Any]] = result["figures"]
@@ -42,10 +43,15 @@ def test_quick_run(tmp_path: Path) -> None:
         "sidecar, idle",
         "failover",
         "moved by",
+        "two nodes hold at once?",
+        "nodeport, mode route",
+        "nodeport, mode subnet",
+        "nodeport, idle",
     )
     for word in words:
         assert any(word in figure["case"] for figure in figures), word
     assert "botocore" in done.stdout.partition("imports of init")[2]
+    _check_nodeport(figures)
 
 
 def _named(figures: list[dict[str, Any]], case: str) -> dict[str, dict[str, Any]]:
@@ -59,6 +65,16 @@ def _check_init(figures: Mapping[str, Mapping[str, Any]]) -> None:
     for name in ("wall clock", "CPU", "peak memory"):
         assert figures[name]["value"] > 0
         assert figures[name]["floor"]["value"] > 0
+
+
+def _check_nodeport(figures: list[dict[str, Any]]) -> None:
+    """Of a failover, what does not depend on the machine; beside it stands what the samples' document says."""
+    for mode, writes in (("address", 1), ("eni", 2)):  # AssignPrivateIpAddresses; Detach- and AttachNetworkInterface
+        (case,) = {each["case"] for each in figures if re.match(f"nodeport, mode {mode}, .* cut off", each["case"])}
+        found = _named(figures, case)
+        assert found["… of which change something"]["samples"] == [writes]
+        assert found["gap"]["value"] > 0
+        assert "64 s" in found["gap"]["documented"]
 
 
 def test_unknown_section_is_refused() -> None:
@@ -79,6 +95,8 @@ def test_figure_compares_what_it_says_with_what_it_should_reach() -> None:
     assert Figure("case", "nothing asked", "ms", samples).met is None
     line = Figure("case", "wall clock", "s", (1.0, 2.0, 4.0), (8.0,), reach=1.5).as_line().split()
     assert line == ["wall", "clock", "(s)", "2.00", "[1.00–4.00]", "8.00", "≤", "1.50", "NO"]
+    line = Figure("case", "gap", "s", (1.0,), documented="64 s, they say").as_line()
+    assert line.split() == ["gap", "(s)", "1.00", "64", "s,", "they", "say", "–"]
 
 
 def test_kernel_events_are_read() -> None:

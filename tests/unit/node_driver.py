@@ -204,7 +204,8 @@ class Node:
         self.kill()
         self.world.ec2.add_instance(self.instance, self.zone, state)
         for name in self._plugged.values():
-            self.host.set_addresses(name)
+            with suppress(StopIteration):  # not there yet
+                self.host.set_addresses(name)
 
     def follow(self) -> None:
         """The kernel has an interface for each ENI that EC2 shows attached, a little later."""

@@ -12,8 +12,9 @@ from tests.unit.timeline import Gate, Killed, Ticket, Timeline
 from vipmanager.apply import Done, Key
 from vipmanager.elector import Elector
 from vipmanager.errors import CallError, ErrorKind, Failure
+from vipmanager.fence import Fence
 from vipmanager.model_node import Lease
-from vipmanager.nodeport import Fence, NodeOutside, Nodeport
+from vipmanager.nodeport import NodeOutside, Nodeport
 from vipmanager.report_node import NodeReport
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 
 from vipmanager.config import SETTINGS, Config, is_setting, load
 from vipmanager.errors import ConfigError
-from vipmanager.model_node import Floating, FloatingMode, HealthCheck
+from vipmanager.floating import Floating, FloatingMode, HealthCheck
 from vipmanager.parsers import TagSelector
 
 

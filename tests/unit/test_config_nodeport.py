@@ -9,7 +9,7 @@ import pytest
 from tests.unit.test_config import problems
 from vipmanager.config import check_nodeport, load
 from vipmanager.errors import ConfigError
-from vipmanager.model_node import Floating, FloatingMode
+from vipmanager.floating import Floating, FloatingMode
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,46 @@ def test_repetitions_wait_with_jitter(worlds: Worlds) -> None:
     assert len({round(wait, 3) for wait in waits}) > 1
 
 
+def test_throttling_makes_no_node_unfit(worlds: Worlds) -> None:
+    """It meets every node: each hand-over would cost a move more, and there would be no end of them."""
+    world = started(worlds, settings(f"{OUTSIDE},192.168.0.2", "route"), "ab")
+    world.ec2.faults.fail("replace_route", code="RequestLimitExceeded", times=None)
+    world.nodes[0].kill()
+    world.until(lambda: world.on(OUTSIDE) == ["node-2"])
+    world.start(1)
+    world.run(20.0)
+    assert world.on(OUTSIDE) == ["node-2"]
+    world.ec2.faults.clear()
+    world.until(world.delivered)
+    assert world.store.lease.transitions == 1
+
+
+@pytest.mark.parametrize("mode", ["address", "route", "eni", "subnet"])
+def test_an_outage_of_ec2_leaves_the_addresses_where_they_are(worlds: Worlds, mode: str) -> None:
+    world = started(worlds, *MODES[mode])
+    world.run(2 * SETTLE)
+    for call in {call.operation for call in world.ec2.faults.named()}:
+        world.ec2.faults.fail(call, code="Unavailable", times=None)
+    world.run(600.0)
+    world.ec2.faults.clear()
+    world.run(60.0)
+    assert world.delivered()
+    assert (world.store.lease.holder, world.store.lease.transitions) == ("node-1", 0)
+
+
+def test_what_no_node_may_do_does_not_send_the_addresses_to_and_fro(worlds: Worlds) -> None:
+    """Each tries, and tries again ever more seldom."""
+    world = worlds(settings(f"{VIP},{EIP}"))
+    world.ec2.faults.before("associate", deny_association, times=None)
+    world.start()
+    world.run(15.0)
+    assert world.store.lease.transitions == 1
+    world.run(600.0)
+    assert 2 <= world.store.lease.transitions <= 10
+    world.ec2.faults.clear()
+    world.until(world.delivered, 130.0)  # a call that is denied is repeated every two minutes at least
+
+
 @pytest.mark.parametrize("after", [1.0, SETTLE + 2.0, 45.0])
 def test_an_address_that_is_taken_away_is_taken_back(worlds: Worlds, after: float) -> None:
     """Just after the write the look that confirms it finds out, later the resync."""
@@ -186,3 +226,8 @@ def test_a_token_is_not_used_again_for_an_eni_that_is_gone(worlds: Worlds) -> No
 def refusal(api: str, code: str, resource: str = "") -> CallError:
     """What EC2 answers, as the real client classifies it."""
     return CallError(ec2_errors.failure(api, code, "refused", 400, service="ec2", resource=resource))
+
+
+def deny_association(_: Call) -> None:
+    """What EC2 does where the policy lacks the action."""
+    raise refusal("AssociateAddress", "UnauthorizedOperation", EIP)

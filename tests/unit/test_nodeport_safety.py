@@ -291,7 +291,7 @@ class TestYielding:
         assert world.store.lease.holder == "node-2"
         roles = events(caplog, "role")
         assert [fact["role"] for fact in roles] == ["MASTER", "BACKUP", "MASTER"]
-        assert roles[1]["why"].startswith("yielded to node-2")
+        assert roles[1]["why"] == "makes way for node-2"
         world.nodes[0].ailment = ""
         world.run(20.0)
         assert world.on(VIP) == ["node-2"]
@@ -323,6 +323,7 @@ class TestYielding:
         world.pauses = {"assign": 12.0, "unassign": 12.0}
         process = world.nodes[0].process
         world.until(lambda: ("address", VIP6) in process.jobs.running, 60.0)
+        world.run(0.1)
         world.pauses = {}
         world.nodes[0].ailment = "connection refused"
         seen = changes(world, 8.0)

@@ -15,8 +15,9 @@ import yaml
 from vipmanager import cli, config
 from vipmanager.clients.ec2_operations import NODEPORT_OPERATIONS
 from vipmanager.clients.kube import RESOURCE
+from vipmanager.floating import FloatingMode
 from vipmanager.manifest import read_configmap
-from vipmanager.model_node import FLOATING_TAG, FloatingMode
+from vipmanager.model_node import FLOATING_TAG
 from vipmanager.nodeport import STOP_WITHIN, WRITE_WITHIN
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from vipmanager.model_node import HealthCheck
+from vipmanager.floating import HealthCheck
 
 if TYPE_CHECKING:
     import http.client

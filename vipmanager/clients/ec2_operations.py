@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import chain
 
-from vipmanager.model_node import FloatingMode
+from vipmanager.floating import FloatingMode
 
 POD_OPERATIONS = (
     "AssignIpv6Addresses",

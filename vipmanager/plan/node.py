@@ -12,8 +12,9 @@ from ipaddress import IPv4Address
 from vipmanager.actions import AssignAddress, AssociateEip, DisableSourceDestCheck, SetRoute, UnassignAddress
 from vipmanager.actions_node import BringUp, PutAddress
 from vipmanager.config import Config
+from vipmanager.floating import FloatingMode
 from vipmanager.model import Address, Eni, EniDescription, Problem
-from vipmanager.model_node import NO_MANAGE_TAG, FloatingMode, NodeObserved
+from vipmanager.model_node import NO_MANAGE_TAG, NodeObserved
 from vipmanager.plan.node_draft import EVER, Draft, Item, NodeNeed, NodePlan, Target, interface_of
 from vipmanager.plan.node_eni import pursue_eni
 from vipmanager.plan.node_host import host_difference

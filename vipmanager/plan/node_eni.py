@@ -21,8 +21,9 @@ from vipmanager.actions_node import (
     DetachEni,
 )
 from vipmanager.config import Config
+from vipmanager.floating import FloatingMode
 from vipmanager.model import Address, Attachment, EniDescription, Problem, Subnet
-from vipmanager.model_node import FLOATING_TAG, FloatingMode, NodeObserved
+from vipmanager.model_node import FLOATING_TAG, NodeObserved
 from vipmanager.plan.node_draft import Draft, NodeNeed, Target, interface_of
 from vipmanager.plan.placement import containing
 
@@ -219,7 +220,9 @@ def _attach(
     item, attachment = config.floating, eni.attachment
     assert me.attachment is not None
     if attachment is None:
-        taken = {own.attachment.device_index for own in observed.own.values() if own.attachment}
+        # The ENI itself may be among the node's own already: the two facts are read one after the other.
+        others = (own for own in observed.own.values() if own.id != eni.id)
+        taken = {own.attachment.device_index for own in others if own.attachment}
         index = next(index for index in range(1, len(taken) + 2) if index not in taken)
         draft.act(item, AttachEni(eni.id, me.attachment.instance_id, index))
     elif not _is_here(eni, me):

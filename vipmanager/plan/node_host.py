@@ -7,8 +7,15 @@ from hashlib import sha256
 
 from vipmanager.actions import AddPodRule, DeletePodRoute, DeletePodRule, SetPodRoute
 from vipmanager.actions_node import DeleteMarks, NodeAction, PutAddress, RemoveAddress, SetMarks
+from vipmanager.floating import Floating
 from vipmanager.model import Address, PodRoute, PodRule
-from vipmanager.model_node import MARK_MASK, MARK_TABLE_PREFIX, Floating, HostInterface, Mark, NodeObserved
+from vipmanager.model_node import (
+    MARK_MASK,
+    MARK_TABLE_PREFIX,
+    HostInterface,
+    Mark,
+    NodeObserved,
+)
 from vipmanager.plan.node_draft import Target, interface_of
 
 Placed = Mapping[Address, tuple[Target, HostInterface | None]]

@@ -1,0 +1,215 @@
+"""What an operator is told of the nodeport mode: a failover in a few events, and nothing twice."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from tests.unit.node_builders import EIP, NOW, VIP, settings
+from tests.unit.node_process import Statuses
+from vipmanager.actions import AssignAddress
+from vipmanager.actions_node import PutAddress
+from vipmanager.apply import Retry
+from vipmanager.errors import ErrorKind, Failure
+from vipmanager.model import Problem
+from vipmanager.model_node import Tenure
+from vipmanager.plan.node_draft import Item, NodePlan
+from vipmanager.report_node import NodeReport
+
+ASSIGN = AssignAddress("eni-1", ip_address(VIP))
+PUT = PutAddress(2, "eth0", ip_address(VIP))
+OURS = Tenure(True, NOW, NOW, NOW + 4, NOW + 6, holder="node-1", since=7.0, transitions=2, why="node-2 released it")
+THEIRS = Tenure(holder="node-2", why="node-2 took it")
+DONE = NodePlan(items=(Item(VIP, "eni-1", "eth0"), Item(EIP, "eni-1")))
+HALF = NodePlan(items=(Item(VIP, "eni-1", "eth0"), Item(EIP, "", "", "reading Elastic IPs")))
+
+
+@pytest.fixture
+def file() -> Statuses:
+    return Statuses()
+
+
+@pytest.fixture
+def report(file: Statuses) -> NodeReport:
+    return NodeReport(settings(f"{VIP},{EIP}"), "pod-1", "node-1", "ns/vipmanager", file)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Any:
+    """The events since the last time, as (level, name, facts)."""
+    caplog.set_level(logging.INFO, "vipmanager")
+
+    def since() -> list[tuple[str, str, dict[str, Any]]]:
+        found = [(record.levelname, record.getMessage(), record.__dict__["facts"]) for record in caplog.records]
+        caplog.clear()
+        return found
+
+    return since
+
+
+def failed(kind: ErrorKind = ErrorKind.RETRY, code: str = "Unavailable", message: str = "try later") -> Retry:
+    return Retry(1, NOW, Failure(kind, "ec2:AssignPrivateIpAddresses", code, message))
+
+
+class TestRole:
+    """MASTER and BACKUP."""
+
+    def test_a_standby_that_starts_says_nothing(self, report: NodeReport, told: Any) -> None:
+        report.tenure(THEIRS, False)
+        assert told() == []
+
+    def test_a_change_is_said_once(self, report: NodeReport, told: Any) -> None:
+        report.tenure(THEIRS, False)
+        for _ in range(2):
+            report.tenure(OURS, True)
+        assert told() == [("INFO", "role", {"role": "MASTER", "holder": "node-1", "why": "node-2 released it"})]
+        for _ in range(2):
+            report.tenure(THEIRS, False)
+        assert told() == [("INFO", "role", {"role": "BACKUP", "holder": "node-2", "why": "node-2 took it"})]
+
+    @pytest.mark.parametrize(
+        ("tenure", "why"),
+        [(OURS, "no renewal for 4 s"), (replace(OURS, yielding_to="node-2"), "makes way for node-2")],
+    )
+    def test_a_holder_that_has_stopped_says_why(self, report: NodeReport, told: Any, tenure: Tenure, why: str) -> None:
+        report.tenure(OURS, True)
+        told()
+        report.tenure(tenure, False)
+        assert told() == [("INFO", "role", {"role": "BACKUP", "holder": "unknown", "why": why})]
+
+    @pytest.mark.parametrize(("released", "level"), [(True, "INFO"), (False, "WARNING")])
+    def test_the_end(self, report: NodeReport, told: Any, released: bool, level: str) -> None:
+        report.stopped(released=released)
+        ((shown, name, facts),) = told()
+        assert (shown, name, "not" in facts["what"]) == (level, "stopped", not released)
+
+
+class TestWork:
+    """Changes, failures, what is delivered."""
+
+    def test_changes(self, report: NodeReport, told: Any) -> None:
+        report.applied(PUT, 0.001)
+        report.applied(ASSIGN, None)
+        assert told() == [
+            ("INFO", "done", {"what": f"put address={VIP} interface=eth0", "took": "0.001s"}),
+            ("INFO", "done", {"what": f"assign address={VIP} eni=eni-1"}),
+        ]
+
+    def test_a_failure_is_said_once_until_it_works_again(self, report: NodeReport, told: Any) -> None:
+        """EC2's words may differ each time: an encoded authorization message does."""
+        for number in range(3):
+            denied = failed(ErrorKind.DENIED, "UnauthorizedOperation", f"Encoded authorization message: {number}")
+            report.failed(ASSIGN.key, denied, ASSIGN)
+        ((level, name, facts),) = told()
+        assert (level, name, facts["what"]) == ("ERROR", "failed", str(ASSIGN))
+        report.failed(ASSIGN.key, failed(), ASSIGN)
+        assert [level for level, _, _ in told()] == ["WARNING"]
+        report.succeeded(ASSIGN.key)
+        report.succeeded(ASSIGN.key)
+        assert told() == [("INFO", "works again", {"what": f"address {VIP}"})]
+        report.failed(ASSIGN.key, failed(), ASSIGN)
+        assert len(told()) == 1
+
+    def test_a_new_tenure_says_it_again(self, report: NodeReport, told: Any) -> None:
+        report.tenure(OURS, True)
+        report.failed(ASSIGN.key, failed(), ASSIGN)
+        report.failed(("fact", "OWN"), failed())
+        report.tenure(THEIRS, False)
+        told()
+        report.tenure(OURS, True)
+        report.failed(ASSIGN.key, failed(), ASSIGN)
+        report.failed(("fact", "OWN"), failed())
+        assert [name for _, name, _ in told()] == ["role", "failed"]
+
+    def test_what_is_delivered_is_said_once_a_tenure(self, report: NodeReport, told: Any) -> None:
+        report.tenure(OURS, True)
+        told()
+        assert [item.name for item in report.plan(HALF, True, "")] == [VIP]
+        assert report.plan(HALF, True, "") == ()
+        assert [item.name for item in report.plan(DONE, True, "")] == [EIP]
+        assert [facts["item"] for _, name, facts in told() if name == "delivered"] == [VIP, EIP]
+        report.plan(HALF, True, "")
+        assert [item.name for item in report.plan(DONE, True, "")] == [EIP]
+        told()
+        report.tenure(THEIRS, False)
+        assert report.plan(DONE, False, "") == ()
+        report.tenure(OURS, True)
+        assert len(report.plan(DONE, True, "")) == 2
+
+    def test_problems_come_and_go(self, report: NodeReport, told: Any) -> None:
+        fatal, mere = Problem(VIP, "lies in no subnet"), Problem("eni-1", "has its check on", fatal=False)
+        for _ in range(2):
+            report.plan(NodePlan(problems=(fatal, mere)), False, "")
+        assert told() == [
+            ("ERROR", "problem", {"of": VIP, "what": "lies in no subnet"}),
+            ("WARNING", "problem", {"of": "eni-1", "what": "has its check on"}),
+        ]
+        report.plan(NodePlan(problems=(mere,)), False, "")
+        assert told() == [("INFO", "solved", {"of": VIP, "what": "lies in no subnet"})]
+
+    def test_probes_are_said_when_they_change(self, report: NodeReport, told: Any) -> None:
+        report.tenure(THEIRS, False)
+        report.probes({VIP: True})
+        assert told() == []
+        for _ in range(2):
+            report.probes({VIP: False})
+        lost = {"address": VIP, "result": "does not answer", "holder": "node-2"}
+        assert told() == [("WARNING", "probe", lost)]
+        report.probes({VIP: True})
+        assert told() == [("INFO", "probe", {**lost, "result": "answers"})]
+
+    def test_a_warning_of_a_lifetime(self, report: NodeReport, told: Any) -> None:
+        for address in ("a", "b"):
+            report.once("not announced", address=address)
+        assert told() == [("WARNING", "not announced", {"address": "a"})]
+
+
+class TestStatus:
+    """The status file."""
+
+    def test_of_a_holder(self, report: NodeReport, file: Statuses) -> None:
+        report.tenure(OURS, True)
+        report.plan(replace(HALF, problems=(Problem(VIP, "x"),)), True, "refused (1 in a row)")
+        assert file.last == {
+            "mode": "nodeport",
+            "role": "MASTER",
+            "identity": "pod-1",
+            "node": "node-1",
+            "lease": "ns/vipmanager",
+            "holder": "node-1",
+            "since": 7.0,
+            "transitions": 2,
+            "why": "node-2 released it",
+            "lease_problem": "",
+            "floating_mode": "address",
+            "health": "refused (1 in a row)",
+            "floating": [
+                {"name": VIP, "state": "delivered", "eni": "eni-1", "interface": "eth0"},
+                {"name": EIP, "state": "reading Elastic IPs", "eni": "", "interface": ""},
+            ],
+            "problems": [f"{VIP}: x"],
+        }
+
+    @pytest.mark.parametrize(("tenure", "state"), [(THEIRS, "held by another node"), (Tenure(), "not held")])
+    def test_of_a_standby(self, report: NodeReport, file: Statuses, tenure: Tenure, state: str) -> None:
+        report.tenure(tenure, False)
+        report.plan(DONE, False, "")
+        assert [(item["state"], item["answers"]) for item in file.last["floating"]] == [(state, None)] * 2
+        report.probes({VIP: True})
+        report.plan(DONE, False, "")
+        assert [item["answers"] for item in file.last["floating"]] == [True, None]
+
+    def test_what_the_lease_lacks(self, report: NodeReport, file: Statuses) -> None:
+        report.tenure(replace(THEIRS, failure=failed().failure), False)
+        report.plan(DONE, False, "")
+        assert "Unavailable" in file.last["lease_problem"]
+
+    def test_a_file_that_cannot_be_written_is_said_once(self, report: NodeReport, file: Statuses, told: Any) -> None:
+        file.problem = "/run/x: Read-only file system"
+        for _ in range(3):
+            report.plan(DONE, False, "")
+        assert told() == [("WARNING", "status not written", {"why": file.problem})]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
 
-from bench.floats import Group, Terms, unexpected_ends, workers
+from bench.floats import Group, Terms, restart_ended, unexpected_ends, workers
 from bench.process import BenchError
 from bench.trials import LATENCY, Round, Step, Trial
 from lab.holders import Holders, Tenure, boot_time
@@ -138,6 +138,7 @@ class Arena:
         """Wait until the group has settled; when that was. Raises BenchError."""
         deadline = since + trial.group.terms.duration + CONVERGED_WITHIN
         while not self.has_settled(trial.group):
+            restart_ended(trial.group)
             if ends := unexpected_ends([trial.group]):
                 raise BenchError(f"{'; '.join(ends)}\n{self.describe(trial)}")
             if boot_time() > deadline:

@@ -14,6 +14,7 @@ from lab.hosts import Worker
 from lab.lab import Lab
 from lab.topology import WorkerSpec
 from lab.walltime import WallClock
+from vipmanager.clients.deadline import SIGNAL
 
 _FIRST_ADDRESS = 100
 
@@ -146,6 +147,13 @@ class Group:
                 shown = run.output().splitlines()[-lines:]
                 texts.append(f"--- {self.name} on {node}, process {number}\n" + "\n".join(shown))
         return "\n".join(texts)
+
+
+def restart_ended(group: Group) -> None:
+    """Do what the kubelet does with those that have ended themselves, because they were stopped at a bad moment."""
+    for replica in group.replicas.values():
+        if replica.expected and replica.run.poll() == SIGNAL:
+            replica.start(renamed=False)
 
 
 def unexpected_ends(groups: Sequence[Group]) -> list[str]:

@@ -211,7 +211,7 @@ class Round:
         return [group.replicas[node] for node in self._random.choice(choices)]
 
 
-_EC2 = "EC2 in trouble during a move"
+_EC2 = "EC2 fails in a move"
 _ASSIGN = "*ssign*Addresses"
 _THROTTLED = "RequestLimitExceeded"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from vipmanager.actions import AddPodRule, DeletePodRoute, DeletePodRule, SetPodRoute, VpcAction
@@ -42,10 +43,18 @@ def telling(retries: RetryBook, keys: Collection[Key]) -> str:
     return next((str(retry.failure) for retry in count), "")
 
 
-def apply_host(host: HostPort, action: HostAction, lifetime: int) -> None:
-    """One change of the node; `lifetime` is for how many seconds an address may stay. Raises CallError."""
+@dataclass(frozen=True)
+class Batch:
+    """One call to EC2, and when the tenure began in which it was made."""
+
+    actions: tuple[CloudAction, ...]
+    began: float
+
+
+def apply_host(host: HostPort, action: HostAction, lifetime: int, by: float) -> None:
+    """One change of the node; `lifetime` and `by` are those of put_address. Raises CallError."""
     if isinstance(action, PutAddress):
-        host.put_address(action.device, action.address, lifetime)
+        host.put_address(action.device, action.address, lifetime, by)
     elif isinstance(action, RemoveAddress):
         host.remove_address(action.device, action.address)
     elif isinstance(action, BringUp):

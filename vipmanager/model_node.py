@@ -65,12 +65,14 @@ class Lease:
 class Tenure:
     """What the elector knows, published as one value.
 
-    `leading`: the lease is ours. Then act only before `until`; nobody else takes it before `expires`; `began` is when
-    it became ours, `renewed_at` when the last successful renewal was sent. `yielding_to`: vacate, then resign.
+    `known`: the lease has been read, and renewed where it named us. `leading`: it is ours. Then act only before
+    `until`; nobody else takes it before `expires`; `began` is when it became ours, `renewed_at` when the last
+    successful renewal was sent. `yielding_to`: vacate, then resign.
     `holder` is who has it (empty: nobody, or not known), `since` the wall clock of its last change of hands as this
     node saw it, `why` the reason.
     """
 
+    known: bool = False
     leading: bool = False
     began: float = 0.0
     renewed_at: float = 0.0

@@ -13,9 +13,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vipmanager.actions import Change
-from vipmanager.actions_node import CloudAction, CreateEni, DeleteMarks, EniAction, HostAction, PutAddress, SetMarks
+from vipmanager.actions_node import (
+    CloudAction,
+    CreateEni,
+    DeleteMarks,
+    EniAction,
+    HostAction,
+    PutAddress,
+    RemoveAddress,
+    SetMarks,
+)
 from vipmanager.apply import Done, Jobs, Key, RetryBook, batches
-from vipmanager.apply_node import apply_cloud, apply_host, telling
+from vipmanager.apply_node import Batch, apply_cloud, apply_host, telling
 from vipmanager.config import Config
 from vipmanager.elector import Elector
 from vipmanager.errors import CallError, ErrorKind
@@ -26,7 +35,7 @@ from vipmanager.model import Address
 from vipmanager.model_node import HostInterface, Tenure
 from vipmanager.observe import SETTLE
 from vipmanager.observe_node import NodeView
-from vipmanager.plan.election import lifetime
+from vipmanager.plan.election import lifetime, put_by
 from vipmanager.plan.node import floating_addresses, plan_node
 from vipmanager.plan.node_draft import NodePlan
 from vipmanager.ports import DiscoveryPort, FloatingEc2Port, HostPort, NeighbourPort
@@ -62,14 +71,6 @@ class NodeOutside:
     random: Callable[[], float] = random.random
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One call to EC2, and when the tenure began in which it was made."""
-
-    actions: tuple[CloudAction, ...]
-    began: float
-
-
 class Nodeport:
     """Holds what floats while this node has the lease, and nothing of it while it has not."""
 
@@ -94,6 +95,9 @@ class Nodeport:
         self._known = False
         self._kernel_changed = True
         self._stopping = False
+        # A container that is restarted leaves the address that it finds until it knows whether the lease is its own.
+        # It was put there with a lifetime; one that was not stays no longer than this.
+        self._look_until = outside.clock() + config.lease_duration
 
     def stop(self) -> None:
         """Ask the loop to end; may be called from a signal handler."""
@@ -164,12 +168,14 @@ class Nodeport:
                 if done.failure.kind in (ErrorKind.LOST, ErrorKind.RACE):
                     self._view.doubt(action)
                     self._reader.look_again(eni=isinstance(action, EniAction))
+                elif isinstance(action, EniAction):  # the answer may have been lost, not the call
+                    self._reader.changed(action)
 
     def _note_done(self, action: CloudAction, now: float) -> None:
         """EC2 takes its time for what concerns an ENI or a subnet, and may not show it at once: look, do not repeat."""
         if isinstance(action, EniAction) or self._config.floating_mode in (FloatingMode.ENI, FloatingMode.SUBNET):
             self._done[action] = now
-            self._reader.look_again(eni=True)
+            self._reader.changed(action)
 
     def _decide(self) -> None:
         """Look at the kernel where it has changed, and plan."""
@@ -199,6 +205,8 @@ class Nodeport:
         """The node's own side, at once and in this thread: the kernel answers in microseconds."""
         now = self._outside.clock()
         for action in self._plan.actions:
+            if isinstance(action, RemoveAddress) and not self._tenure.known and now < self._look_until:
+                continue
             if isinstance(action, HostAction) and self._retries.due(action.key, now):
                 self._apply_host(action)
         if self._began is not None and self._kept != self._tenure.renewed_at:
@@ -214,7 +222,7 @@ class Nodeport:
         if isinstance(action, PutAddress) and seconds <= 0:
             return
         try:
-            apply_host(self._outside.host, action, seconds)
+            apply_host(self._outside.host, action, seconds, put_by(self._tenure, seconds))
         except CallError as error:
             self._failed(action.key, error, action)
             return
@@ -229,7 +237,7 @@ class Nodeport:
             key, seconds = ("host-address", str(device), str(address)), self._lifetime()
             try:
                 if seconds > 0:
-                    self._outside.host.put_address(device, address, seconds)
+                    self._outside.host.put_address(device, address, seconds, put_by(self._tenure, seconds))
                     self._succeeded(key)
             except CallError as error:
                 self._failed(key, error)
@@ -278,7 +286,7 @@ class Nodeport:
             if isinstance(action, HostAction) or action.key in self._jobs.running:
                 continue
             if self._just_done(action, now):
-                self._reader.poll(now)
+                self._reader.poll(self._reader.shown_by(action), now)
             elif self._retries.due(action.key, now):
                 due.append(action)
         eni = [action for action in due if isinstance(action, EniAction)]
@@ -357,6 +365,7 @@ class Nodeport:
             self._health.next_check if CHECK not in self._jobs.running else None,
             self._health.next_probe if self._began is None and PROBE not in self._jobs.running else None,
             self._tenure.until if self._began is not None else None,
+            self._look_until if not self._tenure.known and now < self._look_until else None,
             now + LOOK_AGAIN if self._kernel_changed and self._retries.get(KERNEL) else None,
             vacated if vacated > now else None,
         ]

@@ -6,6 +6,7 @@ went wrong. All of EC2's may be called from several threads at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Protocol
@@ -156,10 +157,11 @@ class HostPort(Protocol):
     def host_interfaces(self) -> tuple[HostInterface, ...]:
         """Every interface but loopbacks, `eth0` included, in the kernel's order, with global-scope addresses."""
 
-    def put_address(self, device: int, address: Address, lifetime: int) -> None:
+    def put_address(self, device: int, address: Address, lifetime: int, by: float = math.inf) -> None:
         """Have the /32 or /128 on an interface for `lifetime` seconds from now, after which the kernel removes it.
 
-        Where it is already, the lifetime begins anew. Usable at once (no duplicate address detection).
+        Where it is already, the lifetime begins anew. Usable at once (no duplicate address detection). After `by`
+        (boot time) nothing is done: LOST. Should the process be stopped until then with the call half made, it ends.
         """
 
     def remove_address(self, device: int, address: Address) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from vipmanager.actions_node import AssociateVpcCidr, CloudAction, CreateSubnet, DeleteSubnet, EniAction
 from vipmanager.apply import Done, Jobs, Key, RetryBook
 from vipmanager.apply_node import telling
 from vipmanager.config import Config
@@ -44,6 +45,7 @@ class Reader:
         self._answered: dict[Key, float] = {}
         self._verify_at: float | None = None
         self._poll_at: float | None = None
+        self._polled: set[NodeNeed] = set()
         self._resync_at = float("-inf")
         self._wanted: set[Key] = set()
 
@@ -62,12 +64,27 @@ class Reader:
         """Something is other than it was thought to be, or has been changed: read it again."""
         self._refresh |= self._facts(eni)
 
+    def changed(self, action: CloudAction) -> None:
+        """EC2 has accepted a change, and may take a while to show it."""
+        self._refresh |= self.shown_by(action)
+
+    def shown_by(self, action: CloudAction) -> frozenset[NodeNeed]:
+        """Which facts show whether a change is there."""
+        if isinstance(action, CreateSubnet | DeleteSubnet):
+            return frozenset({NodeNeed.SUBNETS})
+        if isinstance(action, AssociateVpcCidr):
+            return frozenset({NodeNeed.VPC_CIDRS})
+        if isinstance(action, EniAction):
+            return frozenset({NodeNeed.FLOATING})
+        return frozenset(self._facts(True) - {NodeNeed.SUBNETS, NodeNeed.VPC_CIDRS})
+
     def verify(self, now: float) -> None:
         """Something was written: look whether it stands, once describes no longer lag."""
         self._verify_at = now + SETTLE
 
-    def poll(self, now: float) -> None:
-        """EC2 is at work on something: look again soon."""
+    def poll(self, needs: frozenset[NodeNeed], now: float) -> None:
+        """EC2 is at work on something: look at these again soon."""
+        self._polled |= needs
         if self._poll_at is None:
             self._poll_at = now + POLL
 
@@ -88,7 +105,7 @@ class Reader:
             if key in self._jobs.running or not self._retries.due(key, now):
                 continue
             if now < self._answered.get(key, float("-inf")) + POLL:
-                self.poll(now)
+                self.poll(frozenset(), now)
                 continue
             self._refresh.discard(need)
             question, learn = self._question(need, now)
@@ -109,9 +126,10 @@ class Reader:
         """What EC2 is doing, our own writes, and now and then everything."""
         if self._poll_at is not None and now >= self._poll_at:
             self._poll_at = None
-            self._refresh |= self._facts(True)
+            self._refresh |= self._polled
+            self._polled = set()
         if plan.poll:
-            self.poll(now)
+            self.poll(plan.poll, now)
         if self._verify_at is not None and now >= self._verify_at:
             self._verify_at = None
             self._refresh |= self._facts(True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import threading
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
@@ -79,7 +80,7 @@ class FakeHost(FakeNetlink):
                 if each.name != "lo"
             )
 
-    def put_address(self, device: int, address: Address, lifetime: int) -> None:
+    def put_address(self, device: int, address: Address, lifetime: int, by: float = math.inf) -> None:
         """See HostPort."""
         self._write("put_address", (device, address, lifetime))
         self.expire()
@@ -87,6 +88,8 @@ class FakeHost(FakeNetlink):
             interface = self._interfaces.get(device)
             if interface is None:
                 raise _error("put address", errno.ENODEV)
+            if self._clock() >= by:
+                raise CallError(Failure(ErrorKind.LOST, "put address", "TooLate", "another node may hold it by now"))
             if lifetime <= 0:
                 raise _error("put address", errno.EINVAL)
             self._ends[device, address] = self._clock() + lifetime

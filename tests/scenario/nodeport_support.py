@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import subprocess
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 from lab import links
+from lab.containers import Container
 from lab.ec2.state import LOCAL, Eni, Subnet
+from lab.environment import without_aws
 from lab.lab import Lab
 from lab.topology import WorkerSpec
 from tests.scenario.support import BOUND, Run, until, writes
@@ -69,10 +73,22 @@ class Nodes:
         self, *arguments: str, worker: str, pod: str = "", env: Mapping[str, str] | None = None, **settings: object
     ) -> Run:
         """Run vipmanager in a worker's pod."""
+        extra = {**self._identity(worker, pod), **(env or {})}
+        return Run(self.lab.workers[worker].vipmanager(arguments, {**self.settings, **settings}, extra))
+
+    def start_by(self, worker: str, *argv: str) -> None:
+        """Start the worker's pod with a command line of one's own, e.g. one that drops a capability first."""
         on = self.lab.workers[worker]
-        identity = {"POD_NAME": pod or f"np-{worker}", "NODE_NAME": f"node-{worker}"}
-        extra = {**self.lab.kube.env(worker), **identity, **(env or {})}
-        return Run(on.vipmanager(arguments, {**self.settings, **settings}, extra))
+        log = on.directory / "own.log"
+        settings = {key: str(value) for key, value in self.settings.items()}
+        env = {**without_aws(os.environ), **on.env, **settings, **self._identity(worker)}
+        with open(log, "wb") as output:
+            process = on.popen(argv, env=env, cwd=on.directory, stdout=output, stderr=subprocess.STDOUT)
+        self.runs[worker] = Run(Container(process, log))
+
+    def _identity(self, worker: str, pod: str = "") -> dict[str, str]:
+        """What the downward API and the service account give the pod."""
+        return {**self.lab.kube.env(worker), "POD_NAME": pod or f"np-{worker}", "NODE_NAME": f"node-{worker}"}
 
     def stop(self, worker: str) -> None:
         """Delete the pod: SIGTERM, and it ends well."""

@@ -107,18 +107,21 @@ def test_a_holder_is_deleted_while_the_kubernetes_api_is_away(lab: Lab) -> None:
 def test_throttling_in_the_middle_of_a_move_is_waited_out(lab: Lab) -> None:
     """Two of four tables are written, then EC2 has had enough for a while: each failed call is repeated, no other."""
     with running(lab, "ab", **ROUTED) as nodes:
-        holder, other = nodes.settle()
+        nodes.start("a")
+        nodes.wait_holder("a")
+        mark = lab.ec2.mark()
+        nodes.start("b")
+        until(lambda: lab.ec2.calls_since(mark, "DescribeRouteTables"), "the standby has seen the routes")
+        nodes.wait_standby("b", "a")
         late = set(lab.route_table_ids[2:])
         lab.ec2.faults.fail(
             "ReplaceRoute", "RequestLimitExceeded", times=6, when=lambda params: params["RouteTableId"] in late
         )
-        mark = lab.ec2.mark()
-        nodes.stop(holder)
-        nodes.wait_holder(other)
-        nodes.assert_only(other)
-        calls = lab.ec2.calls_since(mark, "ReplaceRoute", "CreateRoute")
-        assert len(calls) == len(lab.route_table_ids) + 6
-        assert len(nodes.runs[other].mentions("RequestLimitExceeded")) <= len(late)  # the same is said once
+        nodes.stop("a")
+        nodes.wait_holder("b")
+        nodes.assert_only("b")
+        assert len(lab.ec2.calls_since(mark, "ReplaceRoute", "CreateRoute")) == len(lab.route_table_ids) + 6
+        assert len(nodes.runs["b"].mentions("RequestLimitExceeded")) <= len(late)  # the same is said once
 
 
 def test_throttling_of_every_call_in_the_middle_of_an_enis_move(lab: Lab) -> None:

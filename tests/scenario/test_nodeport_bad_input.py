@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,6 +15,7 @@ from tests.scenario.support import until
 pytestmark = pytest.mark.namespaces
 
 VIP = "10.10.1.80"
+NET_ADMIN, NET_RAW = 12, 13
 FULL = WorkerSpec("d", "us-east-2a", "nodes-a", ("multus1-a", "multus2-a", "multus1-a"))
 """All four slots for ENIs that an m5.xlarge has are taken."""
 
@@ -244,7 +246,8 @@ def test_without_rbac_it_says_what_to_apply_and_goes_on_when_it_is(lab: Lab) -> 
     with running(lab, "a", FLOATING_IP=VIP) as nodes:
         lab.kube.revoke("a")
         nodes.start()
-        denied = nodes.runs["a"].wait("lease call failed", code="Forbidden", level="ERROR")
+        get = "leases.coordination.k8s.io:get"
+        denied = nodes.runs["a"].wait("lease call failed", code="Forbidden", level="ERROR", call=get)
         for part in ("get", f"{lab.kube.namespace}/{LEASE}", "samples/nodeport/rbac.yaml"):
             assert part in denied["remedy"]
         assert nodes.on_interfaces(VIP) == []
@@ -298,3 +301,44 @@ def test_routes_that_are_denied_are_named_and_the_other_node_takes_over(lab: Lab
         nodes.start("b")
         nodes.wait_holder("b")
         nodes.assert_only("b")
+
+
+# Capabilities
+
+
+def without(capability: int) -> tuple[str, ...]:
+    """A command line that runs vipmanager without a capability, as a container that was not given it."""
+    drop = (
+        "import ctypes, os, sys\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        f"assert libc.prctl(24, {capability}, 0, 0, 0) == 0, os.strerror(ctypes.get_errno())\n"  # PR_CAPBSET_DROP
+        "os.execv(sys.executable, [sys.executable, '-m', 'vipmanager', 'nodeport'])\n"
+    )
+    return (sys.executable, "-c", drop)
+
+
+def test_without_net_raw_it_is_not_announced_which_is_said_once(lab: Lab) -> None:
+    """Everything else works, twice."""
+    with running(lab, "ac", FLOATING_IP=VIP) as nodes:
+        nodes.start_by("a", *without(NET_RAW))
+        nodes.wait_holder("a")
+        nodes.assert_only("a")
+        lab.kube.faults("a").hang()
+        nodes.runs["a"].wait("role", role="BACKUP")
+        lab.kube.faults("a").clear()
+        nodes.runs["a"].wait("role", role="MASTER", count=2)
+        nodes.wait_holder("a")
+        nodes.assert_only("a")
+        (once,) = nodes.runs["a"].events("not announced", level="WARNING", address=VIP)
+        assert "NET_RAW" in once["why"]
+
+
+def test_without_net_admin_the_address_goes_to_a_node_that_has_it(lab: Lab) -> None:
+    """The message names the capability."""
+    with running(lab, "ac", FLOATING_IP=VIP, HealthThreshold=2) as nodes:
+        nodes.start_by("a", *without(NET_ADMIN))
+        nodes.runs["a"].wait_mention("NET_ADMIN", f"put address={VIP}")
+        until(lambda: "NET_ADMIN" in annotation(lab, "offered"), "it offers the lease")
+        nodes.start("c")
+        nodes.wait_holder("c")
+        nodes.assert_only("c")

@@ -5,6 +5,7 @@ What must always hold is asserted after every turn: a floating address is on the
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -242,9 +243,9 @@ class NodeHost(FakeHost):
         """Whether it is on an interface."""
         return address in self.held
 
-    def put_address(self, device: int, address: Address, lifetime: int) -> None:
+    def put_address(self, device: int, address: Address, lifetime: int, by: float = math.inf) -> None:
         """See HostPort."""
-        super().put_address(device, address, lifetime)
+        super().put_address(device, address, lifetime, by)
         self._world.timeline.at(self._world.now + lifetime, self.expire)
 
     def _event(self) -> None:

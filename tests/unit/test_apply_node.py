@@ -62,7 +62,7 @@ class Recorder:
 @pytest.mark.parametrize(
     ("action", "call"),
     [
-        (PutAddress(3, "eth1", ADDRESS), ("put_address", 3, ADDRESS, 5)),
+        (PutAddress(3, "eth1", ADDRESS), ("put_address", 3, ADDRESS, 5, 7.5)),
         (RemoveAddress(3, "eth1", ADDRESS), ("remove_address", 3, ADDRESS)),
         (BringUp(3, "eth1"), ("bring_up", 3)),
         (SetPodRoute(ROUTE), ("set_route", ROUTE)),
@@ -74,7 +74,7 @@ class Recorder:
 )
 def test_on_the_node(action: HostAction, call: tuple[Any, ...]) -> None:
     host = Recorder()
-    apply_host(host, action, 5)  # type: ignore[arg-type]
+    apply_host(host, action, 5, 7.5)  # type: ignore[arg-type]
     assert host.calls == [call]
 
 

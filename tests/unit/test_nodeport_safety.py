@@ -173,8 +173,10 @@ class TestDeath:
         world.nodes[0].kill()
         world.run(1.0)
         world.start(1)
-        world.until(lambda: world.delivered() and world.on(VIP) == ["node-1"], 2.0)
+        world.run(2.0)
+        assert world.delivered() and world.on(VIP) == ["node-1"]
         assert world.store.lease.transitions == 0
+        assert world.nodes[0].host.faults.named("remove_address") == []  # it left the address until it knew
 
 
 class TestSigterm:

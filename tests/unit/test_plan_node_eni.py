@@ -114,7 +114,7 @@ class TestEni:
     def test_while_it_is_attaching_it_is_looked_at_again(self) -> None:
         """EC2 tells nobody when it is done."""
         plan = plan_node(with_eni(floating_eni(ENI, index=1, status="attaching")), ENI, BEGAN)
-        assert (plan.actions, plan.poll) == ((), True)
+        assert (plan.actions, plan.poll) == ((), {NodeNeed.FLOATING})
         assert [item.waits for item in plan.items] == ["eni-9 is attaching"]
 
     def test_the_kernel_may_be_later_than_ec2(self) -> None:
@@ -212,7 +212,7 @@ class TestSubnet:
             AssociateVpcCidr("vpc-1", ip_network("172.30.1.0/28")),
         )
         plan = plan_node(node(vpc_cidrs=(_cidr("172.30.1.0/28", "associating"),)), config, BEGAN)
-        assert (plan.actions, plan.poll) == ((), True)
+        assert (plan.actions, plan.poll) == ((), {NodeNeed.VPC_CIDRS})
 
     def test_then_the_eni(self) -> None:
         """In that subnet."""

@@ -22,7 +22,9 @@ from vipmanager.report_node import NodeReport
 
 ASSIGN = AssignAddress("eni-1", ip_address(VIP))
 PUT = PutAddress(2, "eth0", ip_address(VIP))
-OURS = Tenure(True, NOW, NOW, NOW + 4, NOW + 6, holder="node-1", since=7.0, transitions=2, why="node-2 released it")
+OURS = Tenure(
+    True, True, NOW, NOW, NOW + 4, NOW + 6, holder="node-1", since=7.0, transitions=2, why="node-2 released it"
+)
 THEIRS = Tenure(holder="node-2", why="node-2 took it")
 DONE = NodePlan(items=(Item(VIP, "eni-1", "eth0"), Item(EIP, "eni-1")))
 HALF = NodePlan(items=(Item(VIP, "eni-1", "eth0"), Item(EIP, "", "", "reading Elastic IPs")))

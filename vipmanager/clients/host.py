@@ -6,14 +6,17 @@ Facts: rtnetlink(7), linux/if_addr.h, linux/if_link.h, net/ipv4/devinet.c and ne
 from __future__ import annotations
 
 import errno
+import math
 import socket
 import struct
+import time
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from ipaddress import IPv4Address, ip_address
 from typing import Any
 
 from vipmanager.clients import marks
+from vipmanager.clients.deadline import Deadline
 from vipmanager.clients.netlink import FAMILIES, IFF_UP, PROTOCOL, RT_SCOPE_UNIVERSE, NetlinkClient, failure
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.model import Address
@@ -36,6 +39,10 @@ IFLA_AF_SPEC, IFLA_INET_CONF, PROMOTE_SECONDARIES = 26, 1, 20  # the last of enu
 class HostNetlinkClient(NetlinkClient):
     """The host port, on one socket; used from one thread."""
 
+    @cached_property
+    def _deadline(self) -> Deadline:
+        return Deadline()
+
     def host_interfaces(self) -> tuple[HostInterface, ...]:
         """See HostPort. An address that failed duplicate address detection is shown: it is there to be taken off."""
         links, messages = self._read_links()
@@ -56,7 +63,7 @@ class HostNetlinkClient(NetlinkClient):
         ]
         return tuple(sorted(found, key=lambda interface: interface.index))
 
-    def put_address(self, device: int, address: Address, lifetime: int) -> None:
+    def put_address(self, device: int, address: Address, lifetime: int, by: float = math.inf) -> None:
         """See HostPort.
 
         Other forms of the address (another prefix length, a peer) are removed: the kernel keeps them beside the /32 for
@@ -70,7 +77,7 @@ class HostNetlinkClient(NetlinkClient):
         for form in forms:
             if _is_in_the_way(form):
                 self._delete(form, address)
-        self._put(device, address, lifetime)
+        self._put(device, address, lifetime, by)
         for form in forms:
             if not _is_in_the_way(form):
                 self._delete(form, address)
@@ -102,7 +109,7 @@ class HostNetlinkClient(NetlinkClient):
         found = self._call("read addresses", lambda: list(dump()), fine=(errno.ENODEV,)) or []
         return [each for each in found if ip_address(_local(each)) == address]
 
-    def _put(self, device: int, address: Address, lifetime: int) -> None:
+    def _put(self, device: int, address: Address, lifetime: int, by: float) -> None:
         # pyroute2 makes IFA_CACHEINFO of these two arguments; one that is named cacheinfo it takes and throws away
         lifetimes = {"valid_lft": lifetime, "preferred_lft": lifetime if address.version == 4 else 0}
         request = {
@@ -114,8 +121,11 @@ class HostNetlinkClient(NetlinkClient):
             "proto": PROTOCOL,
         }
         what = f"put address {address} device {device}"
+        if time.clock_gettime(time.CLOCK_BOOTTIME) >= by:
+            raise CallError(Failure(ErrorKind.LOST, f"netlink: {what}", "TooLate", "another node may hold it by now"))
         try:
-            self._call(what, lambda: self._ipr.addr("replace", **request, **lifetimes))
+            with self._deadline.by(by):
+                self._call(what, lambda: self._ipr.addr("replace", **request, **lifetimes))
         except CallError as error:
             if address.version == 6 and error.failure.code == "EACCES":  # for want of NET_ADMIN it is EPERM
                 raise CallError(_ipv6_is_off(what)) from error

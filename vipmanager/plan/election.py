@@ -21,6 +21,9 @@ MARGIN = 1.0
 LEAST_MARGIN = 0.5
 """What the shortest lifetime (1 s) must leave: kernels are up to 0.25 s late, and clocks drift."""
 
+KERNEL_LATE = 0.3
+"""Seconds that must lie at least between the end of an address's lifetime and another node's tenure."""
+
 LONGEST_PAUSE = 5.0
 """Seconds between repetitions of a call that is refused, at most."""
 
@@ -275,7 +278,9 @@ def tenure(facts: Facts, now: float, wall: float, before: Tenure) -> Tenure:
     record, leading = facts.record, facts.leading(now)
     holder = record.holder if record is not None and (leading or not facts.ours) else ""
     changed = (leading, holder) != (before.leading, before.holder)
+    unsettled = facts.ours and facts.renewed_at is None and not (facts.resigning or facts.left)
     told = Tenure(
+        known=facts.known and not unsettled,
         holder=holder,
         since=wall if changed else before.since,
         transitions=record.transitions if record is not None else 0,
@@ -317,3 +322,8 @@ def lifetime(tenure: Tenure, now: float) -> int:
         return 0
     left = tenure.expires - now
     return max(math.floor(left - MARGIN), 1 if left >= 1.0 + LEAST_MARGIN else 0)
+
+
+def put_by(tenure: Tenure, seconds: int) -> float:
+    """By when an address with that lifetime must be on the interface, so that it ends before another node has it."""
+    return tenure.expires - seconds - KERNEL_LATE

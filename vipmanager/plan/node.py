@@ -58,7 +58,7 @@ def plan_node(observed: NodeObserved, config: Config, began: float | None) -> No
         frozenset(draft.needs),
         _in_place(targets, observed, names),
         _items(draft, targets or {}, observed, config),
-        draft.poll,
+        frozenset(draft.poll),
     )
 
 

@@ -72,7 +72,7 @@ class Item:
 class NodePlan:
     """What one round decided. `keep`: addresses in place, whose lifetimes are to be extended with each renewal.
 
-    `poll`: EC2 is at work on something (attaching, detaching) that has to be looked at again soon.
+    `poll`: what has to be looked at again soon, because EC2 is at work on it (attaching, detaching).
     """
 
     actions: tuple[NodeAction, ...] = ()
@@ -80,7 +80,7 @@ class NodePlan:
     needs: frozenset[NodeNeed] = frozenset()
     keep: tuple[tuple[int, Address], ...] = ()
     items: tuple[Item, ...] = ()
-    poll: bool = False
+    poll: frozenset[NodeNeed] = frozenset()
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Draft:
     problems: list[Problem] = field(default_factory=list)
     needs: set[NodeNeed] = field(default_factory=set)
     waits: dict[str, str] = field(default_factory=dict)
-    poll: bool = False
+    poll: set[NodeNeed] = field(default_factory=set)
 
     def wait(self, item: object, why: str) -> None:
         """Say what an item waits for; the first reason stands."""

@@ -201,7 +201,7 @@ def _make_subnet(
         draft.act(item, CreateSubnet(me.vpc_id, cidr, me.zone, str(item)))
     elif any(each.state == "associating" for each in around):
         draft.wait(item, f"EC2 is adding {cidr} to the VPC")
-        draft.poll = True
+        draft.poll.add(NodeNeed.VPC_CIDRS)
     elif any(each.cidr.overlaps(cidr) for each in observed.vpc_cidrs if each.cidr.version == 4):
         draft.problem(
             item, f"FloatingSubnetCidr {cidr} is only partly in the VPC's CIDRs; choose one inside or outside"
@@ -231,7 +231,7 @@ def _attach(
         return attachment
     else:
         draft.wait(item, f"{eni.id} is {attachment.status}")
-        draft.poll = True
+        draft.poll.add(NodeNeed.FLOATING)
     return None
 
 
@@ -240,7 +240,7 @@ def _detach(eni: EniDescription, attachment: Attachment, observed: NodeObserved,
     item, instance = config.floating, attachment.instance_id
     state, seen = observed.instances.get(instance, ("", float("-inf")))
     gone = seen >= draft.began and state in GONE
-    draft.poll = True
+    draft.poll.add(NodeNeed.FLOATING)
     if seen < draft.began:
         draft.needs.add(NodeNeed.INSTANCES)
     if attachment.status in ("attached", "attaching"):

@@ -91,6 +91,13 @@ class Namespace:
             os.close(descriptor)
 
 
+class Surroundings(Namespace):
+    """The namespace that the calling thread is in."""
+
+    def _make(self) -> None:  # by a fresh thread, which is where the one is that started it
+        self._descriptor = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
 def in_thread(action: Callable[[], _T]) -> _T:
     """Run the action in a fresh thread; what it returns or raises is returned or raised here."""
     results: list[_T] = []

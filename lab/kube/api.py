@@ -1,9 +1,10 @@
-"""Plain requests to a Kubernetes API, in the namespace where it listens."""
+"""Plain requests to a Kubernetes API, in the namespace from which it is reached."""
 
 from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,31 @@ from lab.netns import Namespace
 _TIMEOUT = 10.0  # seconds
 
 
-class Api:
-    """Requests with one bearer token, each on a connection of its own."""
+def trusting(authority: Path) -> ssl.SSLContext:
+    """TLS with servers whose certificate is, or is signed by, one in the file."""
+    return ssl.create_default_context(cafile=str(authority))
 
-    def __init__(self, ns: Namespace, address: tuple[str, int], authority: Path, token: str) -> None:
-        """`authority` is the certificate by which the server is known."""
+
+class Api:
+    """Requests with one authorization, each on a connection of its own."""
+
+    def __init__(
+        self,
+        ns: Namespace,
+        address: tuple[str, int],
+        context: ssl.SSLContext,
+        authorization: str,
+        *,
+        name: str = "",
+        base: str = "",
+    ) -> None:
+        """`authorization`: the header, if any; `name` is the server's where its address is not; `base` begins paths."""
         self._ns = ns
         self._address = address
-        self._context = ssl.create_default_context(cafile=str(authority))
-        self._token = token
+        self._context = context
+        self._headers = {"Authorization": authorization} if authorization else {}
+        self._name = name or address[0]
+        self._base = base
 
     def request(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
         """The status and the JSON of the answer; a text is sent as it is. Raises OSError."""
@@ -35,11 +52,11 @@ class Api:
         return answer
 
     def _request(self, method: str, path: str, body: object) -> tuple[int, dict[str, Any]]:
-        connection = http.client.HTTPSConnection(*self._address, timeout=_TIMEOUT, context=self._context)
+        connection = _Connection(self._address, self._name, self._context)
         try:
-            headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+            headers = {**self._headers, "Content-Type": "application/json"}
             text = None if body is None else body if isinstance(body, str) else json.dumps(body)
-            connection.request(method, path, text, headers)
+            connection.request(method, self._base + path, text, headers)
             answer = connection.getresponse()
             content = answer.read()
         finally:
@@ -48,3 +65,23 @@ class Api:
             return answer.status, json.loads(content)
         except ValueError:  # readyz and a watch answer no JSON object
             return answer.status, {"message": content.decode(errors="replace")}
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTPS, where the server's certificate may be for another name than what is dialled."""
+
+    default_port = 443  # else the Host header would not have the port where it is 80
+
+    def __init__(self, address: tuple[str, int], name: str, context: ssl.SSLContext) -> None:
+        super().__init__(*address, timeout=_TIMEOUT)
+        self._name = name
+        self._context = context
+
+    def connect(self) -> None:
+        """Connect, and greet the server by its name."""
+        plain = socket.create_connection((self.host, self.port), _TIMEOUT)
+        try:
+            self.sock = self._context.wrap_socket(plain, server_hostname=self._name)
+        except BaseException:
+            plain.close()
+            raise

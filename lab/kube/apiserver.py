@@ -6,21 +6,19 @@ import os
 import secrets
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab.children import Children
 from lab.kube import keys, rbac
-from lab.kube.api import Api
-from lab.kube.backend import NAMESPACE, SERVER_ADDRESS, user_of
-from lab.kube.status import GROUP
+from lab.kube.accounts import Accounts
+from lab.kube.api import Api, trusting
+from lab.kube.backend import NAMESPACE, SERVER_ADDRESS, cluster_at
 from lab.netns import Namespace
 
 _ETCD = "http://127.0.0.1:2379"
 _PORT = 6443
 _READY_WITHIN = 60.0  # seconds; 3 on an idle machine
-_EFFECTIVE_WITHIN = 10.0
-_ROLES = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}"
-_ACCOUNTS = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts"
 
 
 def assets() -> Path | None:
@@ -37,17 +35,31 @@ def assets() -> Path | None:
 class ApiServer:
     """One etcd and one kube-apiserver on the loopback of a namespace. See Backend."""
 
-    def __init__(self, ns: Namespace, children: Children, binaries: Path, directory: Path) -> None:
-        """Start both and wait until they answer. Raises RuntimeError with the end of the log."""
+    namespace = NAMESPACE
+
+    def __init__(
+        self,
+        ns: Namespace,
+        children: Children,
+        binaries: Path,
+        directory: Path,
+        addresses: Sequence[str] = (SERVER_ADDRESS, "127.0.0.1"),
+    ) -> None:
+        """Start both and wait until they answer. Raises RuntimeError with the end of the log.
+
+        `addresses`: what its certificate is for.
+        """
+        self.ns = ns
         self._logs = {name: directory / f"{name}.log" for name in ("etcd", "kube-apiserver")}
-        self.authority, tls_key = keys.make_certificate(directory, [SERVER_ADDRESS, "127.0.0.1"])
+        self.authority, tls_key = keys.make_certificate(directory, addresses)
         keys.make_key(directory / "accounts.key")
         token = secrets.token_urlsafe(24)
         users = directory / "users.csv"
         users.write_text(f'{token},admin,admin,"system:masters"\n')
         users.chmod(0o600)
         self.address = ("127.0.0.1", _PORT)
-        self.admin = Api(ns, self.address, self.authority, token)
+        self.admin = Api(ns, self.address, trusting(self.authority), f"Bearer {token}")
+        self._accounts = Accounts(self.admin, self.namespace)
         self._processes = [
             _start(ns, children, self._logs["etcd"], [str(binaries / "etcd"), *_etcd_flags(directory)]),
             _start(
@@ -65,46 +77,23 @@ class ApiServer:
             self.close()
             raise
 
+    def cluster(self, address: tuple[str, int]) -> Mapping[str, object]:
+        """See Backend."""
+        return cluster_at(address, self.authority)
+
     def token(self, worker: str) -> str:
-        """See Backend: a token of a service account of its own."""
-        name = user_of(worker).rpartition(":")[2]
-        self.admin.expect("POST", _ACCOUNTS, {"metadata": {"name": name}})
-        binding = {
-            "metadata": {"name": name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
-        }
-        self.admin.expect("POST", f"{_ROLES}/rolebindings", binding)
-        answer = self.admin.expect("POST", f"{_ACCOUNTS}/{name}/token", {"spec": {"expirationSeconds": 86400}})
-        return str(answer["status"]["token"])
+        """See Backend."""
+        return self._accounts.token(worker)
 
     def allow(self, worker: str, rules: rbac.Rules) -> None:
-        """See Backend. Returns when the authorizer knows it."""
-        name = user_of(worker).rpartition(":")[2]
-        self.admin.expect("PUT", f"{_ROLES}/roles/{name}", {"metadata": {"name": name}, "rules": list(rules)})
-        questions = {
-            (verb, lease): rbac.allows(rules, verb, lease)
-            for rule in rbac.rules()
-            for verb in rule["verbs"]
-            for lease in rule.get("resourceNames", [""])
-        }
-        end = time.monotonic() + _EFFECTIVE_WITHIN
-        while any(self._may(worker, *question) != answer for question, answer in questions.items()):
-            if time.monotonic() > end:
-                raise RuntimeError(f"the authorizer does not take the rules of {name}")
-            time.sleep(0.02)
+        """See Backend."""
+        self._accounts.allow(worker, rules)
 
     def close(self) -> None:
         """See Backend. Killed: on SIGTERM the API server would wait for its watches to end."""
         for process in self._processes:
             process.kill()
             process.wait()
-
-    def _may(self, worker: str, verb: str, lease: str) -> bool:
-        attributes = {"namespace": NAMESPACE, "verb": verb, "group": GROUP, "resource": "leases", "name": lease}
-        review = {"spec": {"user": user_of(worker), "resourceAttributes": attributes}}
-        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-        return bool(self.admin.expect("POST", path, review)["status"]["allowed"])
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + _READY_WITHIN
@@ -156,6 +145,7 @@ def _api_flags(directory: Path, certificate: Path, key: Path, users: Path) -> li
         f"--service-account-key-file={accounts}",
         f"--service-account-signing-key-file={accounts}",
         f"--token-auth-file={users}",
+        f"--client-ca-file={certificate}",
         "--anonymous-auth=false",
         "--authorization-mode=RBAC",
         "--disable-admission-plugins=ServiceAccount",  # it waits for what a controller would make

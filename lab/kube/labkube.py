@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Collection, Iterable
@@ -12,40 +13,43 @@ import yaml
 
 from lab import links
 from lab.children import Children
-from lab.kube import apiserver, rbac
+from lab.kube import apiserver, cluster, rbac
 from lab.kube.apiserver import ApiServer
-from lab.kube.backend import NAMESPACE, SERVER_ADDRESS, Backend
+from lab.kube.backend import SERVER_ADDRESS, Backend
+from lab.kube.cluster import ExistingCluster
 from lab.kube.proxy import Faults, Proxies
 from lab.kube.server import LeaseServer
 from lab.netns import Namespace
 
 _FIRST_PORT = 6501
-_LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 
 
 class LabKube:
     """The API at 100.64.0.2 in a namespace, with a port for each worker.
 
-    It is the real one where $KUBEBUILDER_ASSETS says where the binaries are, else a small test server.
+    It is the real one where $KUBEBUILDER_ASSETS says where the binaries are, else that of the cluster which $KUBECONFIG
+    says, else a small test server.
     """
 
     def __init__(
         self, ns: Namespace, children: Children, workers: Iterable[str] = (), *, real: bool | None = None
     ) -> None:
-        """Make it, with these workers. `real` says which of the two, if not the environment. Raises RuntimeError."""
-        self.namespace = NAMESPACE
+        """Make it, with these workers. `real`: whether it is a real one, if not by the environment.
+
+        Raises RuntimeError.
+        """
         self._directory = Path(tempfile.mkdtemp(prefix="kube-", dir=children.scratch))
-        binaries = apiserver.assets() if real is not False else None
-        if real and binaries is None:
-            raise RuntimeError("KUBEBUILDER_ASSETS does not say where etcd and kube-apiserver are: make kube-assets")
-        links.add_address(ns, "lo", f"{SERVER_ADDRESS}/32")
-        self.backend: Backend = (
-            LeaseServer(ns, self._directory) if binaries is None else ApiServer(ns, children, binaries, self._directory)
-        )
         self._rules = rbac.rules()
-        self._proxies = Proxies(ns)
         self._faults: dict[str, Faults] = {}
+        self._resources = contextlib.ExitStack()
+        self.backend = _backend(ns, children, self._directory, real)
+        self._resources.callback(self.backend.close)
+        self.namespace = self.backend.namespace
+        self._leases = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases"
         try:
+            links.add_address(ns, "lo", f"{SERVER_ADDRESS}/32")
+            self._proxies = Proxies(ns, self.backend.ns)
+            self._resources.callback(self._proxies.close)
             for worker in workers:
                 self.add(worker)
         except BaseException:
@@ -68,7 +72,7 @@ class LabKube:
     def env(self, worker: str) -> dict[str, str]:
         """What a process of the worker needs in its environment."""
         no_proxy = {key: SERVER_ADDRESS for key in ("NO_PROXY", "no_proxy") if _behind_a_proxy()}
-        return {"KUBECONFIG": str(self._kubeconfig(worker)), "POD_NAMESPACE": NAMESPACE, **no_proxy}
+        return {"KUBECONFIG": str(self._kubeconfig(worker)), "POD_NAMESPACE": self.namespace, **no_proxy}
 
     def faults(self, worker: str) -> Faults:
         """What happens on the worker's way to the API."""
@@ -89,7 +93,7 @@ class LabKube:
 
     def lease(self, name: str) -> dict[str, Any] | None:
         """A Lease as it is stored, or None; whatever happens on the workers' ways."""
-        status, answer = self.backend.admin.request("GET", f"{_LEASES}/{name}")
+        status, answer = self.backend.admin.request("GET", f"{self._leases}/{name}")
         if status == 404:
             return None
         if status != 200:
@@ -98,11 +102,11 @@ class LabKube:
 
     def put_lease(self, lease: dict[str, Any]) -> dict[str, Any]:
         """Replace a Lease (or make it), as somebody else would; what was stored. Raises RuntimeError."""
-        return self.backend.admin.expect("PUT", f"{_LEASES}/{lease['metadata']['name']}", lease)
+        return self.backend.admin.expect("PUT", f"{self._leases}/{lease['metadata']['name']}", lease)
 
     def delete_lease(self, name: str) -> None:
         """Delete a Lease; one that is not there is no error."""
-        status, answer = self.backend.admin.request("DELETE", f"{_LEASES}/{name}")
+        status, answer = self.backend.admin.request("DELETE", f"{self._leases}/{name}")
         if status not in (200, 404):
             raise RuntimeError(f"{status} {answer.get('message')}")
 
@@ -122,8 +126,7 @@ class LabKube:
 
     def close(self) -> None:
         """Stop it. May be called again."""
-        self._proxies.close()
-        self.backend.close()
+        self._resources.close()
 
     def _kubeconfig(self, worker: str) -> Path:
         if worker not in self._faults:
@@ -131,19 +134,32 @@ class LabKube:
         return self._directory / f"{worker}.kubeconfig"
 
     def _write_kubeconfig(self, worker: str, token: str) -> None:
-        address, port = self._faults[worker].address
-        cluster = {"server": f"https://{address}:{port}", "certificate-authority": str(self.backend.authority)}
+        address = self._faults[worker].address
         config = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "lab", "cluster": cluster}],
+            "clusters": [{"name": "lab", "cluster": dict(self.backend.cluster(address))}],
             "users": [{"name": worker, "user": {"token": token}}],
-            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": worker, "namespace": NAMESPACE}}],
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": worker, "namespace": self.namespace}}],
             "current-context": "lab",
         }
         path = self._kubeconfig(worker)
         path.touch(mode=0o600)
         path.write_text(yaml.safe_dump(config))
+
+
+def _backend(ns: Namespace, children: Children, directory: Path, real: bool | None) -> Backend:
+    """Make the one that the environment has. Raises RuntimeError."""
+    if real is False:
+        return LeaseServer(ns, directory)
+    binaries, given = apiserver.assets(), cluster.kubeconfig()
+    if binaries is not None:
+        return ApiServer(ns, children, binaries, directory)
+    if given is not None:
+        return ExistingCluster(given, directory)
+    if real:
+        raise RuntimeError("there is no real one: set KUBEBUILDER_ASSETS (make kube-assets) or KUBECONFIG")
+    return LeaseServer(ns, directory)
 
 
 def _behind_a_proxy() -> bool:

@@ -25,11 +25,14 @@ class Faults:
     `latency` is a round trip's, in seconds, and may be set at any time.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, address: tuple[str, int], server: tuple[str, int]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, address: tuple[str, int], server: tuple[str, int], outside: Namespace
+    ) -> None:
         self.address = address
         self.latency = 0.0
         self._loop = loop
         self._server = server
+        self._outside = outside
         self._listener: asyncio.Server | None = None
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -95,7 +98,7 @@ class Faults:
             self._tasks.discard(task)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(*self._server)
+        far_reader, far_writer = await self._dial()
         self._open.add(far_writer)
         try:
             async with asyncio.TaskGroup() as both:
@@ -106,6 +109,18 @@ class Faults:
         finally:
             _abort(far_writer)
             self._open.discard(far_writer)
+
+    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the server; a socket is in the namespace where it was made, whoever uses it."""
+        family = socket.AF_INET6 if ":" in self._server[0] else socket.AF_INET
+        made = self._outside.run(lambda: socket.socket(family, socket.SOCK_STREAM))
+        try:
+            made.setblocking(False)
+            await self._loop.sock_connect(made, self._server)
+            return await asyncio.open_connection(sock=made)
+        except BaseException:
+            made.close()
+            raise
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one direction, its end included."""
@@ -134,9 +149,11 @@ class Faults:
 
 
 class Proxies:
-    """The proxies of all workers: one thread, in the namespace where they listen and the API server is."""
+    """The proxies of all workers: one thread, in the namespace where they listen."""
 
-    def __init__(self, ns: Namespace) -> None:
+    def __init__(self, ns: Namespace, outside: Namespace) -> None:
+        """`outside`: the namespace from which the API server is reached."""
+        self._outside = outside
         self._loop = asyncio.new_event_loop()
         self._all: list[Faults] = []
 
@@ -155,7 +172,7 @@ class Proxies:
         return made
 
     async def _made(self, address: tuple[str, int], server: tuple[str, int]) -> Faults:
-        return Faults(self._loop, address, server)
+        return Faults(self._loop, address, server, self._outside)
 
     def close(self) -> None:
         """Reset every connection and stop. May be called again."""

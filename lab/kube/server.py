@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from lab.ec2.web import Handler, Server
 from lab.kube import keys, rbac, status, validation
-from lab.kube.api import Api
-from lab.kube.backend import NAMESPACE, SERVER_ADDRESS, user_of
+from lab.kube.api import Api, trusting
+from lab.kube.backend import NAMESPACE, SERVER_ADDRESS, cluster_at, user_of
 from lab.kube.leases import Leases
 from lab.netns import Namespace
 
@@ -27,10 +27,12 @@ class LeaseServer:
     """Serves the leases of one namespace on the loopback of a network namespace. See Backend."""
 
     version = "test server for leases"
+    namespace = NAMESPACE
 
     def __init__(self, ns: Namespace, directory: Path) -> None:
         """Listen. The certificate is made in `directory`."""
-        self.leases = Leases(NAMESPACE)
+        self.ns = ns
+        self.leases = Leases(self.namespace)
         self.authority, key = keys.make_certificate(directory, [SERVER_ADDRESS, "127.0.0.1"])
         token = secrets.token_urlsafe(24)
         self._users = {token: "admin"}
@@ -39,17 +41,21 @@ class LeaseServer:
         context.load_cert_chain(self.authority, key)
         self._server = ns.run(lambda: Server(("127.0.0.1", 0), _Handler, self, context))
         self.address = ("127.0.0.1", self._server.port)
-        self.admin = Api(ns, self.address, self.authority, token)
+        self.admin = Api(ns, self.address, trusting(self.authority), f"Bearer {token}")
+
+    def cluster(self, address: tuple[str, int]) -> Mapping[str, object]:
+        """See Backend."""
+        return cluster_at(address, self.authority)
 
     def token(self, worker: str) -> str:
         """See Backend."""
         token = secrets.token_urlsafe(24)
-        self._users[token] = user_of(worker)
+        self._users[token] = user_of(self.namespace, worker)
         return token
 
     def allow(self, worker: str, rules: rbac.Rules) -> None:
         """See Backend."""
-        self._rules[user_of(worker)] = rules
+        self._rules[user_of(self.namespace, worker)] = rules
 
     def close(self) -> None:
         """See Backend."""

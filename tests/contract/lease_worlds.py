@@ -1,5 +1,5 @@
-"""One Lease and two nodes that want it, three times: behind the double, and behind the real client over TLS, with the
-small test server and with the real API server."""
+"""One Lease and two nodes that want it: behind the double, and behind the real client over TLS, with the small test
+server, with the real API server and with a cluster that is there already."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class FakeWorld:
 class KubeHost:
     """A namespace with a Kubernetes API in it, and the processes of that."""
 
-    def __init__(self, *, real: bool) -> None:
+    def __init__(self, *, real: bool | None) -> None:
         self.children = Children()
         self.ns = Namespace("kube")
         try:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lab import links
-from lab.kube import apiserver, rbac
+from lab.kube import apiserver, cluster, rbac
 from lab.kube.labkube import LabKube
 from lab.lab import Lab
 from lab.netns import Namespace
@@ -49,6 +49,16 @@ def fails(call: Callable[..., object], *arguments: Any, **options: Any) -> None:
     with pytest.raises(CallError) as caught:
         call(*arguments, **options)
     assert caught.value.kind is ErrorKind.RETRY
+
+
+def skip_without(real: bool) -> None:
+    if real and apiserver.assets() is None and cluster.kubeconfig() is None:
+        pytest.skip("neither KUBEBUILDER_ASSETS nor KUBECONFIG is set: make kube-assets")
+
+
+def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KUBEBUILDER_ASSETS", "KUBECONFIG"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_faults_are_one_workers(host: KubeHost) -> None:
@@ -134,8 +144,7 @@ def test_credentials_are_for_their_owner_only(host: KubeHost) -> None:
 
 @pytest.mark.parametrize("real", [False, True])
 def test_nothing_of_it_stays(real: bool) -> None:
-    if real and apiserver.assets() is None:
-        pytest.skip("KUBEBUILDER_ASSETS is not set: make kube-assets")
+    skip_without(real)
     threads = set(threading.enumerate())
     host = KubeHost(real=real)
     scratch, inode = host.children.scratch, host.ns.inode
@@ -165,13 +174,13 @@ def test_binaries_that_are_not_where_it_is_said(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
     with pytest.raises(RuntimeError, match="make kube-assets"):
         KubeHost(real=True)
-    monkeypatch.delenv("KUBEBUILDER_ASSETS")
+    nothing_is_set(monkeypatch)
     with pytest.raises(RuntimeError, match="make kube-assets"):
         KubeHost(real=True)
 
 
 def test_which_api_server_it_is(monkeypatch: pytest.MonkeyPatch, host: KubeHost) -> None:
-    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    nothing_is_set(monkeypatch)
     ns = Namespace("kube")
     links.set_up_host(ns)
     kube = LabKube(ns, host.children)
@@ -202,10 +211,9 @@ def in_lab(lab: Lab, worker: str, timeout: float = 5.0) -> InNamespace:
 
 @pytest.mark.parametrize("real", [False, True])
 def test_workers_reach_it_until_they_are_cut_off(monkeypatch: pytest.MonkeyPatch, real: bool) -> None:
-    if real and apiserver.assets() is None:
-        pytest.skip("KUBEBUILDER_ASSETS is not set: make kube-assets")
+    skip_without(real)
     if not real:
-        monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+        nothing_is_set(monkeypatch)
     with Lab(kube=True) as lab:
         made = in_lab(lab, "a").create(OURS)
         assert in_lab(lab, "b").read() == made

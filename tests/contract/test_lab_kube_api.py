@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lab.kube import apiserver
-from lab.kube.api import Api
+from lab.kube.api import Api, trusting
 from tests.contract.lease_worlds import KubeHost
 
 pytestmark = pytest.mark.namespaces
@@ -192,7 +192,7 @@ def test_tokens_and_rules(host: KubeHost, api: Api) -> None:
     import yaml
 
     def as_token(token: str) -> Api:
-        return Api(host.ns, host.kube.backend.address, host.kube.backend.authority, token)
+        return Api(host.ns, host.kube.backend.address, trusting(host.kube.backend.authority), f"Bearer {token}")
 
     assert refused(as_token("nonsense"), "GET", ONE) == (401, "Unauthorized", "Unauthorized")
     with open(host.kube.env("a")["KUBECONFIG"]) as file:

@@ -1,4 +1,4 @@
-"""The contract of LeasePort, against the double and against the real client with two API servers, one of them real."""
+"""The contract of LeasePort: the double, and the real client with each API server that the lab can have."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from lab.kube import apiserver
-from tests.contract.lease_worlds import FakeWorld, InNamespace, KubeHost, KubeWorld, LeaseWorld, Watching
+from lab.kube import apiserver, cluster
+from tests.contract.kube_cluster import Cluster
+from tests.contract.lease_worlds import NAME, FakeWorld, InNamespace, KubeHost, KubeWorld, LeaseWorld, Watching
 from vipmanager.clients.kube import LeaseClient
 from vipmanager.errors import CallError, ErrorKind
 from vipmanager.model_node import Lease
@@ -28,14 +29,27 @@ def small() -> Iterator[KubeHost]:
 
 @pytest.fixture(scope="module")
 def real() -> Iterator[KubeHost]:
-    if apiserver.assets() is None:
-        pytest.skip("KUBEBUILDER_ASSETS is not set: make kube-assets")
+    if apiserver.assets() is None and cluster.kubeconfig() is None:
+        pytest.skip("neither KUBEBUILDER_ASSETS nor KUBECONFIG is set: make kube-assets")
     host = KubeHost(real=True)
     yield host
     host.close()
 
 
-SERVERS = [pytest.param(name, marks=pytest.mark.namespaces) for name in ("small", "real")]
+@pytest.fixture(scope="module")
+def existing() -> Iterator[KubeHost]:
+    if apiserver.assets() is None:
+        pytest.skip("KUBEBUILDER_ASSETS is not set: make kube-assets")
+    outside = Cluster()
+    try:
+        host = outside.host()
+        yield host
+        host.close()
+    finally:
+        outside.close()
+
+
+SERVERS = [pytest.param(name, marks=pytest.mark.namespaces) for name in ("small", "real", "existing")]
 
 
 @pytest.fixture(params=["fake", *SERVERS])
@@ -339,7 +353,8 @@ def test_a_right_that_is_missing(served: KubeWorld, verb: str) -> None:
     made = port.create(OURS)
     served.kube.grant("a", without=[verb])
     error = fails(ErrorKind.DENIED, VERBS[verb], port, made)
-    for part in (verb, "leases.coordination.k8s.io", "vipmanager/vipmanager", "apply samples/nodeport/rbac.yaml"):
+    lease = f"{served.kube.namespace}/{NAME}"
+    for part in (verb, "leases.coordination.k8s.io", lease, "apply samples/nodeport/rbac.yaml"):
         assert part in error.failure.remedy
     for other in {"get", "update"} - {verb}:
         VERBS[other](port, made)
@@ -360,5 +375,5 @@ def test_nobody_may_touch_another_lease(served: KubeWorld) -> None:
     client = LeaseClient(served.kube.namespace, "another", 5.0, environment=served.kube.env("a"))
     other = InNamespace(client, served.host.ns)
     error = fails(ErrorKind.DENIED, other.read)
-    assert "vipmanager/another" in error.failure.remedy
+    assert f"{served.kube.namespace}/another" in error.failure.remedy
     fails(ErrorKind.DENIED, other.watch, nothing, 0.3)

@@ -47,6 +47,7 @@ class Nodes:
         self.eips = [lab.allocate_eip()[0] for _ in range(str(settings.get("FLOATING_IP")).count("{eip}"))]
         self.settings = {**SHORT, "LogFormat": "json", **{key: self._filled(text) for key, text in settings.items()}}
         self.names = str(self.settings.get("FLOATING_IP", "")).replace(",", " ").split()
+        self.pods = {worker: f"np-{worker}" for worker in workers}
         self.runs: dict[str, Run] = {}
         self.ended: list[Run] = []
         self.responders = {worker: lab.workers[worker].serve_http(PORT) for worker in workers}
@@ -63,17 +64,16 @@ class Nodes:
         return str(self.settings.get("FloatingMode", "address"))
 
     def start(self, *workers: str, pod: str = "", env: Mapping[str, str] | None = None, **settings: object) -> None:
-        """Start the pod of each of these workers (none given: of all); `pod` is its name when it is not np-WORKER."""
+        """Start the pod of each of these workers (none given: of all), with the name it had, or a new one: `pod`."""
         for worker in workers or self.workers:
+            self.pods[worker] = pod or self.pods[worker]
             if worker in self.runs:
                 self.ended.append(self.runs[worker])
-            self.runs[worker] = self.launch("nodeport", worker=worker, pod=pod, env=env, **settings)
+            self.runs[worker] = self.launch("nodeport", worker=worker, env=env, **settings)
 
-    def launch(
-        self, *arguments: str, worker: str, pod: str = "", env: Mapping[str, str] | None = None, **settings: object
-    ) -> Run:
+    def launch(self, *arguments: str, worker: str, env: Mapping[str, str] | None = None, **settings: object) -> Run:
         """Run vipmanager in a worker's pod."""
-        extra = {**self._identity(worker, pod), **(env or {})}
+        extra = {**self._identity(worker), **(env or {})}
         return Run(self.lab.workers[worker].vipmanager(arguments, {**self.settings, **settings}, extra))
 
     def start_by(self, worker: str, *argv: str) -> None:
@@ -86,9 +86,9 @@ class Nodes:
             process = on.popen(argv, env=env, cwd=on.directory, stdout=output, stderr=subprocess.STDOUT)
         self.runs[worker] = Run(Container(process, log))
 
-    def _identity(self, worker: str, pod: str = "") -> dict[str, str]:
+    def _identity(self, worker: str) -> dict[str, str]:
         """What the downward API and the service account give the pod."""
-        return {**self.lab.kube.env(worker), "POD_NAME": pod or f"np-{worker}", "NODE_NAME": f"node-{worker}"}
+        return {**self.lab.kube.env(worker), "POD_NAME": self.pods[worker], "NODE_NAME": f"node-{worker}"}
 
     def stop(self, worker: str) -> None:
         """Delete the pod: SIGTERM, and it ends well."""

@@ -109,12 +109,17 @@ def given_to(lab: Lab, holder: str) -> bool:
     return True
 
 
-def test_an_address_that_somebody_moves_is_taken_back(lab: Lab) -> None:
-    """By the next check, since the lease says whose it is."""
-    with running(lab, "ac", FLOATING_IP=VIP, **SOON) as nodes:
+def test_an_address_and_an_elastic_ip_that_somebody_moves_are_taken_back(lab: Lab) -> None:
+    """By the next check, since the lease says whose they are."""
+    with running(lab, "ac", FLOATING_IP=f"{VIP},{{eip}}", **SOON) as nodes:
         holder, other = nodes.settle()
+        mark = lab.ec2.mark()
         take(lab, other, VIP)
-        nodes.runs[holder].wait("done", what=f"assign address={VIP} eni={eni(lab, holder, 0)}", count=2)
+        lab.ec2.admin().associate_address(
+            AllocationId=nodes.eips[0], NetworkInterfaceId=eni(lab, other, 0), AllowReassociation=True
+        )
+        until(lambda: lab.ec2.calls_since(mark, "AssignPrivateIpAddresses"), nodes.logs)
+        until(lambda: lab.ec2.calls_since(mark, "AssociateAddress"), nodes.logs)
         nodes.wait_holder(holder)
         nodes.assert_only(holder)
 
@@ -132,19 +137,6 @@ def test_routes_that_somebody_moves_are_taken_back(lab: Lab) -> None:
         assert sorted(call.params["RouteTableId"] for call in lab.ec2.calls_since(mark, "ReplaceRoute")) == sorted(
             tables
         )
-
-
-def test_an_elastic_ip_that_somebody_moves_is_taken_back(lab: Lab) -> None:
-    """The same."""
-    with running(lab, "ab", FLOATING_IP="{eip}", **SOON) as nodes:
-        holder, other = nodes.settle()
-        mark = lab.ec2.mark()
-        lab.ec2.admin().associate_address(
-            AllocationId=nodes.eips[0], NetworkInterfaceId=eni(lab, other, 0), AllowReassociation=True
-        )
-        until(lambda: lab.ec2.calls_since(mark, "AssociateAddress"), nodes.logs)
-        nodes.wait_holder(holder)
-        nodes.assert_only(holder)
 
 
 @pytest.mark.parametrize("address", ["10.10.1.80", "10.10.11.80", "{address6}"], ids=["eth0", "eth1", "IPv6"])
@@ -166,8 +158,10 @@ def test_a_lease_that_somebody_deletes_is_made_anew_by_its_holder(lab: Lab) -> N
     """And by nobody else, as the holder may not know for a while."""
     with running(lab, "ac", FLOATING_IP=VIP) as nodes:
         holder, other = nodes.settle()
+        since = nodes.status(holder)["since"]
         lab.kube.delete_lease(LEASE)
         until(lambda: lab.kube.lease(LEASE), "there is a lease again")
+        until(lambda: nodes.status(holder)["since"] != since, "it has begun anew")
         assert nodes.wait_holder() == holder
         nodes.wait_standby(other, holder)
         nodes.assert_only(holder)

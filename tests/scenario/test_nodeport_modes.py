@@ -29,11 +29,10 @@ class Case:
 
 SUBNET: dict[str, object] = {"FloatingMode": "subnet", "FloatingSubnetCidr": "10.10.200.0/28"}
 CASES = (
-    Case("address, IPv4", "ac", "10.10.1.80"),
-    Case("address, on an ENI that is not the first", "ac", "10.10.11.80"),
+    Case("address, IPv4, on an ENI that is not the first", "ac", "10.10.11.80"),
     Case("address, IPv6", "ac", "{address6}"),
     Case("address, IPv4 and IPv6", "ac", "10.10.1.80, {address6}"),
-    Case("address with an Elastic IP", "ac", "10.10.1.80,{eip}"),
+    Case("address, IPv4 with an Elastic IP", "ac", "10.10.1.80,{eip}"),
     Case("Elastic IP alone, two zones", "ab", "{eip}"),
     Case("route, two zones", "ab", "192.168.0.80,fd12::80", {"FloatingMode": "route"}),
     Case("eni", "ac", "10.10.1.80", {"FloatingMode": "eni"}),
@@ -97,7 +96,7 @@ def test_a_holder_that_is_cut_off_is_followed(nodes: Nodes) -> None:
 
 
 def test_after_a_kill_and_a_restart_one_holds(nodes: Nodes) -> None:
-    """The container runtime restarts it; the same one goes on, or the other if that took longer than the lease."""
+    """The container runtime restarts it: it goes on, or the other does if that took longer than the lease lasts."""
     holder, _ = nodes.settle()
     nodes.kill(holder)
     nodes.start(holder)

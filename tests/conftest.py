@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
 from lab import privileges
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a shell starts in the background; tests interrupt things
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 UNAVAILABLE = privileges.available()
 if UNAVAILABLE is None:

@@ -124,8 +124,10 @@ class Nodeport:
 
     def _learn_tenure(self) -> None:
         """Begin or end acting as holder, as the lease says."""
-        self._tenure, now = self._elector.tenure(), self._outside.clock()
+        before, self._tenure, now = self._tenure, self._elector.tenure(), self._outside.clock()
         holds = self._tenure.leading and not self._tenure.yielding_to and lifetime(self._tenure, now) > 0
+        if self._tenure.holder != before.holder and not holds:  # the new one writes: know it before it is our turn
+            self._reader.verify(now)
         if holds and self._began != self._tenure.began:
             self._began = self._tenure.began
             self._retries, self._done = RetryBook(self._outside.random), {}

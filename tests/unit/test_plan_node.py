@@ -232,6 +232,18 @@ class TestElasticIp:
         assert "does not exist" in str(problem)
 
 
+@pytest.mark.parametrize("began", [None, BEGAN])
+def test_a_primary_address_of_the_node_is_not_touched(began: float | None) -> None:
+    """FLOATING_IP with a slip of the pen: neither removed nor given a lifetime, even before it is known to be one."""
+    config = settings(f"10.10.1.10,{VIP}")
+    plan = plan_node(node(host(1, "10.10.1.10")), config, began)
+    assert "primary address of eni-1" in str(plan.problems[0])
+    assert ip_address("10.10.1.10") not in {getattr(action, "address", None) for action in plan.actions}
+    assert plan.keep == ()
+    unknown = plan_node(node(host(1, "10.10.1.10"), own=()), config, began)
+    assert (unknown.actions, unknown.keep, unknown.needs) == ((), (), {NodeNeed.OWN})
+
+
 def test_unknown_enis_are_waited_for() -> None:
     """A holder whose discovery is late leaves what is on its interfaces, which is its to hold."""
     plan = plan_node(node(host(1, VIP), enis={}), settings(), BEGAN)

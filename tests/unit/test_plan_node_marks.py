@@ -15,7 +15,7 @@ from vipmanager.config import Config
 from vipmanager.model import Eni, PodNetwork, PodRoute, PodRule
 from vipmanager.model_node import MARK_MASK, NO_MANAGE_TAG, Mark, NodeObserved
 from vipmanager.plan.node import plan_node
-from vipmanager.plan.node_draft import Target
+from vipmanager.plan.node_draft import NodeNeed, Target
 from vipmanager.plan.node_host import marks_table
 
 BEGAN = NOW - 1.0
@@ -131,9 +131,10 @@ class TestChoice:
         assert self.chosen(self.seen({NO_MANAGE_TAG: "false"}), settings()) == ("eni-1",)
         assert self.chosen(self.seen(None), settings()) == ("eni-1",)
 
-    def test_what_is_not_known_is_not_waited_for(self) -> None:
-        """A new holder acts at once."""
-        assert self.chosen(self.seen(TAGGED, own=()), settings()) == ("eni-1",)
+    def test_until_the_nodes_enis_are_known_nothing_is_chosen(self) -> None:
+        """The address might be the node's own."""
+        plan = plan_node(self.seen(TAGGED, own=()), settings(), BEGAN)
+        assert (plan.actions, plan.needs) == ((), {NodeNeed.OWN})
 
     @pytest.mark.parametrize(("tags", "warned"), [(TAGGED, False), (None, True), ({NO_MANAGE_TAG: "no"}, True)])
     @pytest.mark.parametrize("began", [None, BEGAN])

@@ -14,7 +14,7 @@ from vipmanager.actions_node import BringUp, PutAddress
 from vipmanager.config import Config
 from vipmanager.floating import FloatingMode
 from vipmanager.model import Address, Eni, EniDescription, Problem
-from vipmanager.model_node import NO_MANAGE_TAG, NodeObserved
+from vipmanager.model_node import FLOATING_TAG, NO_MANAGE_TAG, NodeObserved
 from vipmanager.plan.node_draft import EVER, Draft, Item, NodeNeed, NodePlan, Target, interface_of
 from vipmanager.plan.node_eni import pursue_eni
 from vipmanager.plan.node_host import host_difference
@@ -28,23 +28,26 @@ def plan_node(observed: NodeObserved, config: Config, began: float | None) -> No
 
     `began` is when this node's tenure began, None while another node holds: then only what that takes is planned, that
     is removing floating addresses from interfaces, the facts to have ready, and the problems that would keep this node
-    from holding.
+    from holding. Until it is known which addresses are the node's own for good, none is touched: a slip of the pen in
+    FLOATING_IP must not cost a node its network.
     """
     draft = Draft(EVER if began is None else began)
-    targets = _targets(observed, config, draft)
+    targets = None
+    if observed.own:
+        targets = _targets(observed, config, draft)
+    else:
+        draft.need(config.floating, NodeNeed.OWN)
     if targets is not None:
         _pursue(targets, observed, config, draft)
         _check_marks(targets, observed, draft)
+    names = floating_addresses(observed, config)
     if began is None:
-        names = floating_addresses(observed, config)
-        actions = host_difference({}, observed, names, config.floating)
         return NodePlan(
-            tuple(actions),
+            tuple(host_difference({}, observed, names, config.floating)),
             tuple(draft.problems),
             frozenset(draft.needs - {NodeNeed.INSTANCES}),
             items=_items(draft, {}, observed, config),
         )
-    names = floating_addresses(observed, config)
     # Where the targets are not known for a moment, what is on the interfaces stays: it is ours to hold.
     host = [] if targets is None else host_difference(targets, observed, names, config.floating)
     for action in host:
@@ -80,12 +83,21 @@ def _in_place(
 def floating_addresses(observed: NodeObserved, config: Config) -> frozenset[Address]:
     """Every address that only the holder may have on an interface.
 
-    Those of FLOATING_IP; where it names Elastic IPs alone and they have an ENI of their own, that ENI's address.
+    Those of FLOATING_IP, but for primary addresses of the node, which never leave it; where it names Elastic IPs alone
+    and they have an ENI of their own, that ENI's address. None until the node's ENIs are known.
     """
+    if not observed.own:
+        return frozenset()
     if config.floating.addresses or config.floating_mode not in ENI_MODES:
-        return frozenset(config.floating.addresses)
+        return frozenset(config.floating.addresses) - frozenset(_primaries(observed))
     found = observed.floating.enis if observed.floating else ()
     return frozenset(address for eni in found for address in eni.primary if address.version == 4)
+
+
+def _primaries(observed: NodeObserved) -> Mapping[Address, str]:
+    """The primary addresses of the node's ENIs, the floating one left out, and whose each is."""
+    fixed = (eni for eni in observed.own.values() if FLOATING_TAG not in eni.tags)
+    return {address: eni.id for eni in fixed for address in eni.primary}
 
 
 def _targets(observed: NodeObserved, config: Config, draft: Draft) -> dict[Address, Target] | None:
@@ -97,7 +109,12 @@ def _targets(observed: NodeObserved, config: Config, draft: Draft) -> dict[Addre
         return pursue_eni(observed, config, draft)
     choose = _by_subnet if config.floating_mode is FloatingMode.ADDRESS else _by_route
     targets: dict[Address, Target] = {}
+    primaries = _primaries(observed)
     for address in config.floating.addresses:
+        if address in primaries:
+            whose = primaries[address]
+            draft.problem(address, f"is the primary address of {whose}, which never leaves it; choose another to float")
+            continue
         eni = choose(address, observed, draft)
         if eni is None:
             continue
@@ -194,9 +211,6 @@ def _assign(address: Address, target: Target, observed: NodeObserved, draft: Dra
     own = observed.own.get(target.eni_id)
     if own is None:
         draft.needs.add(NodeNeed.OWN)
-    elif address in own.primary:
-        draft.problem(address, f"is the primary address of {own.id}, which never leaves it; choose another to float")
-        return
     else:
         _check_manager(address, target, own, draft)
     if placed(address, target.eni_id, observed, draft.began):

@@ -23,8 +23,11 @@ demo: $(VENV)/.lab
 demo-nodeport: $(VENV)/.lab
 	@$(BIN)/python -m lab.demo nodeport
 
+# The scenarios mostly wait (for leases, for EC2's delays), so that they run beside the rest.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest tests/scenario >.scenarios.log 2>&1 & scenarios=$$!; \
+	$(BIN)/python -m pytest tests/unit tests/contract; rest=$$?; \
+	echo "waiting for the scenarios …"; wait $$scenarios; code=$$?; cat .scenarios.log; exit $$((rest || code))
 
 bench: $(VENV)/.lab
 	$(BIN)/python -m bench
@@ -41,7 +44,7 @@ format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .scenarios.log build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf vipmanager/clients/_model
 
 # Each target installs what it needs and no more: the demo should start soon on a laptop.

@@ -32,7 +32,8 @@ STUBBORN = 20
 """Attempts (about two minutes) after which a call to EC2 that fails for a passing reason tells of the node.
 Throttling and outages meet every node: to hand over because of them would make things worse, and not only once."""
 
-OF_EC2 = frozenset(("route", "address", "check", "eip", "eni", "subnet", "fact"))
+EC2_WRITES = frozenset(("route", "address", "check", "eip", "eni", "subnet"))
+OF_EC2 = EC2_WRITES | {"fact"}
 """What the keys of calls to EC2 begin with."""
 
 

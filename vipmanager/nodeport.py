@@ -24,7 +24,7 @@ from vipmanager.actions_node import (
     SetMarks,
 )
 from vipmanager.apply import Done, Jobs, Key, RetryBook, batches
-from vipmanager.apply_node import Batch, apply_cloud, apply_host, telling
+from vipmanager.apply_node import EC2_WRITES, Batch, apply_cloud, apply_host, telling
 from vipmanager.config import Config
 from vipmanager.elector import Elector
 from vipmanager.errors import CallError, ErrorKind
@@ -50,7 +50,7 @@ WRITE_WITHIN = 1.0
 """Seconds that a stopping holder waits for a write to EC2 that is under way, so that the next holder's comes later."""
 STOP_WITHIN = 2.0
 """Seconds that a stopping holder gives the release of its lease."""
-CHECK: Key = ("check",)
+CHECK: Key = ("health",)
 PROBE: Key = ("probe",)
 KERNEL: Key = ("kernel",)
 LOOK_AGAIN = 1.0
@@ -259,13 +259,16 @@ class Nodeport:
 
     def _writing(self) -> bool:
         """Whether a write to EC2 is under way; it must not come after the next holder's."""
-        return any(key[0] not in ("fact", "check", "probe") for key in self._jobs.running)
+        return any(key[0] in EC2_WRITES for key in self._jobs.running)
 
     def _left_over(self) -> bool:
-        """Whether a floating address is still on an interface, by a fresh look."""
+        """Whether a floating address is still on an interface, by a fresh look.
+
+        While the node's own addresses are not known, nothing has been removed: an earlier process may have left any.
+        """
         self._look()
         observed = self._view.observed(self._outside.clock())
-        names = floating_addresses(observed, self._config)
+        names = floating_addresses(observed, self._config) if observed.own else set(self._config.floating.addresses)
         return self._kernel_changed or any(names & set(interface.addresses) for interface in observed.interfaces)
 
     def _took(self, now: float) -> float | None:

@@ -21,8 +21,11 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
 
 def _stays() -> bool:
     """Whether the mode is one that is ended by a signal, as far as it can be told before anything is imported."""
-    if set(sys.argv[1:]) & {"init", "initContainers", "sidecar", "nodeport"}:
-        return bool({"sidecar", "nodeport"} & set(sys.argv[1:]))
+    words = set(sys.argv[1:])
+    if words & {"plan", "doctor", "status", "iam-policy", "free-ips"}:
+        return False
+    if words & {"init", "initContainers", "sidecar", "nodeport"}:
+        return bool({"sidecar", "nodeport"} & words)
     return os.environ.get("RunAsSidecar", "").strip().lower() in ("true", "yes", "on", "1")
 
 

@@ -8,88 +8,26 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
-from vipmanager import __version__, logs
+from vipmanager import __version__, commands, logs
+from vipmanager.arguments import USAGE, UsageError, parse
+from vipmanager.clients.imds import region
 from vipmanager.config import Config, check_nodeport, is_setting, load
 from vipmanager.errors import ConfigError
-from vipmanager.ports import DiscoveryPort
 
 log = logging.getLogger("vipmanager")
 
 EX_CONFIG = 78
 EX_USAGE = 64
-MODES = {"init": "init", "initContainers": "init", "sidecar": "sidecar", "nodeport": "nodeport"}
-COMMANDS = ("status", "free-ips")
-
-USAGE = f"""vipmanager {__version__}: makes the VPC deliver the floating addresses of this pod, or of this node
-
-usage: vipmanager [init|sidecar|nodeport] [--configmap FILE.yaml]
-       vipmanager status [--json]
-       vipmanager free-ips SUBNET [--count N] [--family 4|6]
-
-  init                 do the job once and exit 0, or non-zero with what is missing (also: initContainers)
-  sidecar              keep watching
-  (no mode)            what the setting RunAsSidecar says
-  nodeport             on the host network: hold FLOATING_IP while this node has the Lease
-  status               what the nodeport process in this container says of itself
-  free-ips SUBNET      free addresses of a subnet, one a line: 10, or as many as --count says
-  --configmap FILE     read settings from a ConfigMap manifest too; environment variables win
-  --version, --help
-
-Settings come from environment variables, usually a ConfigMap through envFrom; see docs/configuration.md."""
 
 
-class Arguments(NamedTuple):
-    """What the command line says. `command` is a mode or a command, empty when there is none."""
-
-    command: str = ""
-    operand: str = ""
-    configmap: str | None = None
-    json: bool = False
-    limit: int = 10
-    family: int = 4
-
-
-class UsageError(Exception):
-    """The command line is wrong."""
-
-
-def parse(arguments: Sequence[str]) -> Arguments:
-    """Read the command line (argparse would cost more of the start-up than it saves here). Raises UsageError."""
-    found: dict[str, Any] = {}
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        if name in ("--configmap", "--count", "--family"):
-            if not equals and not rest:
-                raise UsageError(f"{name} needs a value")
-            found[name[2:]] = value if equals else rest.pop(0)
-        elif word == "--json":
-            found["json"] = True
-        elif "command" not in found and (word in MODES or word in COMMANDS):
-            found["command"] = MODES.get(word, word)
-        elif found.get("command") == "free-ips" and "operand" not in found and not word.startswith("-"):
-            found["operand"] = word
-        else:
-            raise UsageError(f"unexpected argument {word!r}")
-    return _checked(found)
-
-
-def _checked(found: dict[str, Any]) -> Arguments:
-    """Options that belong to the command, with numbers as numbers. Raises UsageError."""
-    command = found.get("command", "")
-    belongs = {"status": {"json", "configmap"}, "free-ips": {"operand", "count", "family"}}.get(command, {"configmap"})
-    for name in sorted(set(found) - belongs - {"command"}):
-        raise UsageError(f"--{name} does not belong to {command or 'a mode'}")
-    if command == "free-ips" and "operand" not in found:
-        raise UsageError("free-ips needs the id of a subnet")
-    for name, accepted in (("count", range(1, 1_000_001)), ("family", (4, 6))):
-        if name in found and (not found[name].isdecimal() or int(found[name]) not in accepted):
-            raise UsageError(f"--{name}: accepted: {'4 or 6' if name == 'family' else 'a number from 1'}")
-    limit, family = int(found.pop("count", 10)), int(found.pop("family", 4))
-    return Arguments(**found, limit=limit, family=family)
+COMMANDS = {
+    "status": commands.run_status,
+    "plan": commands.run_plan,
+    "doctor": commands.run_doctor,
+    "iam-policy": commands.run_iam_policy,
+}
+"""Those that read the settings."""
 
 
 def settings(environment: Mapping[str, str], configmap: str | None) -> dict[str, str]:
@@ -117,10 +55,10 @@ def main(arguments: Sequence[str], on_stop: Callable[[Callable[[], None]], None]
         print(f"vipmanager: {error}\n\n{USAGE}", file=sys.stderr)
         return EX_USAGE
     if parsed.command == "free-ips":
-        return run_free_ips(parsed)
+        return commands.run_free_ips(parsed)
     try:
         config = load(settings(os.environ, parsed.configmap))
-        if parsed.command == "nodeport":
+        if parsed.mode == "nodeport":
             check_nodeport(config)
     except ConfigError as error:
         logs.set_up("INFO", "text")
@@ -128,14 +66,13 @@ def main(arguments: Sequence[str], on_stop: Callable[[Callable[[], None]], None]
             logs.event(log, logging.ERROR, "wrong setting", problem=problem)
         logs.event(log, logging.ERROR, "not started", problems=len(error.problems))
         return EX_CONFIG
-    if parsed.command == "status":
-        from vipmanager.status import show
-
-        return show(config.state_dir, as_json=parsed.json)
+    if parsed.command:
+        logs.set_up("WARNING", "text")
+        return COMMANDS[parsed.command](parsed, config)
     logs.set_up(config.log_level, config.log_format)
-    if parsed.command == "nodeport":
+    if parsed.mode == "nodeport":
         return run_nodeport(config, on_stop)
-    return run(config, config.sidecar if not parsed.command else parsed.command == "sidecar", on_stop)
+    return run(config, commands.mode_of(parsed, config) == "sidecar", on_stop)
 
 
 def run(config: Config, sidecar: bool, on_stop: Callable[[Callable[[], None]], None]) -> int:
@@ -205,18 +142,6 @@ def run_nodeport(config: Config, on_stop: Callable[[Callable[[], None]], None]) 
     return nodeport.run()
 
 
-def run_free_ips(parsed: Arguments) -> int:
-    """Make the real client and print free addresses."""
-    from vipmanager.clients.ec2_floating import FloatingEc2Client
-    from vipmanager.clients.imds import ImdsClient
-    from vipmanager.free_ips import run as print_free
-
-    logs.set_up("WARNING", "text")
-    imds = ImdsClient(os.environ)
-    ec2 = FloatingEc2Client(partial(region, os.environ, imds))
-    return print_free(ec2, parsed.operand, parsed.family, parsed.limit)
-
-
 def _say_start(config: Config, mode: str) -> None:
     logs.event(log, logging.INFO, "start", mode=mode, version=__version__)
     for warning in config.warnings:
@@ -234,11 +159,3 @@ def _collect_garbage_again() -> None:
 
     gc.freeze()
     gc.enable()
-
-
-def region(environment: Mapping[str, str], imds: DiscoveryPort) -> str:
-    """The SDK's own setting, else the instance's. Raises CallError."""
-    for key in ("AWS_REGION", "AWS_DEFAULT_REGION"):
-        if environment.get(key):
-            return environment[key]
-    return imds.region()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vipmanager import __version__, cli
+from vipmanager.clients.imds import region
 from vipmanager.config import Config
 from vipmanager.errors import CallError, ErrorKind, Failure
 
@@ -125,7 +126,7 @@ class Imds:
 
 
 @pytest.mark.parametrize(
-    ("environment", "region"),
+    ("environment", "found"),
     [
         ({"AWS_REGION": "a"}, "a"),
         ({"AWS_DEFAULT_REGION": "b"}, "b"),
@@ -133,10 +134,10 @@ class Imds:
         ({"AWS_REGION": "", "AWS_DEFAULT_REGION": "b"}, "b"),
     ],
 )
-def test_the_region_is_the_sdks_setting(environment: dict[str, str], region: str) -> None:
-    assert cli.region(environment, Imds()) == region
+def test_the_region_is_the_sdks_setting(environment: dict[str, str], found: str) -> None:
+    assert region(environment, Imds()) == found
 
 
 def test_without_a_setting_the_region_is_the_instances() -> None:
     with pytest.raises(CallError, match="asked"):
-        cli.region({}, Imds())
+        region({}, Imds())

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.unit.node_builders import VIP
-from vipmanager import cli
-from vipmanager.cli import Arguments, UsageError, parse
+from vipmanager import cli, commands
+from vipmanager.arguments import Arguments, UsageError, parse
 from vipmanager.config import Config
 from vipmanager.status import StatusFile
 
@@ -36,16 +36,16 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 @pytest.mark.parametrize(
     ("words", "parsed"),
     [
-        ("nodeport", Arguments("nodeport")),
-        ("nodeport --configmap x.yaml", Arguments("nodeport", configmap="x.yaml")),
-        ("--configmap=x.yaml nodeport", Arguments("nodeport", configmap="x.yaml")),
+        ("nodeport", Arguments(mode="nodeport")),
+        ("nodeport --configmap x.yaml", Arguments(mode="nodeport", configmap="x.yaml")),
+        ("--configmap=x.yaml nodeport", Arguments(mode="nodeport", configmap="x.yaml")),
         ("status", Arguments("status")),
         ("status --json", Arguments("status", json=True)),
         ("--json status", Arguments("status", json=True)),
         ("status --configmap x.yaml --json", Arguments("status", configmap="x.yaml", json=True)),
-        ("free-ips subnet-1", Arguments("free-ips", "subnet-1")),
-        ("free-ips subnet-1 --count 3 --family 6", Arguments("free-ips", "subnet-1", limit=3, family=6)),
-        ("free-ips --count=3 subnet-1 --family=4", Arguments("free-ips", "subnet-1", limit=3)),
+        ("free-ips subnet-1", Arguments("free-ips", operand="subnet-1")),
+        ("free-ips subnet-1 --count 3 --family 6", Arguments("free-ips", operand="subnet-1", limit=3, family=6)),
+        ("free-ips --count=3 subnet-1 --family=4", Arguments("free-ips", operand="subnet-1", limit=3)),
     ],
 )
 def test_what_is_accepted(words: str, parsed: Arguments) -> None:
@@ -60,7 +60,7 @@ def test_what_is_accepted(words: str, parsed: Arguments) -> None:
         ("nodeport --count 3", "--count does not belong to nodeport"),
         ("status --family 6", "--family does not belong to status"),
         ("status subnet-1", "unexpected argument 'subnet-1'"),
-        ("status nodeport", "unexpected argument 'nodeport'"),
+        ("status nodeport", "nodeport does not belong to status"),
         ("nodeport sidecar", "unexpected argument 'sidecar'"),
         ("free-ips", "free-ips needs the id of a subnet"),
         ("free-ips subnet-1 subnet-2", "unexpected argument 'subnet-2'"),
@@ -199,13 +199,13 @@ class TestStatus:
 def test_free_ips_needs_no_settings(environment: pytest.MonkeyPatch) -> None:
     asked: list[Arguments] = []
     environment.setenv("VPCRTTag", "=wrong")
-    environment.setattr(cli, "run_free_ips", lambda parsed: asked.append(parsed) or 42)
+    environment.setattr(commands, "run_free_ips", lambda parsed: asked.append(parsed) or 42)
     assert main("free-ips", "subnet-1", "--count", "5") == 42
-    assert asked == [Arguments("free-ips", "subnet-1", limit=5)]
+    assert asked == [Arguments("free-ips", operand="subnet-1", limit=5)]
 
 
 def test_help_tells_of_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main("--help") == 0
     shown = capsys.readouterr().out
-    for word in ("nodeport", "status [--json]", "free-ips SUBNET [--count N] [--family 4|6]"):
+    for word in ("nodeport", "status [--json | --ready]", "free-ips SUBNET [--count N] [--family 4|6]"):
         assert word in shown

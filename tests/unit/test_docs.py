@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vipmanager import cli, config
+from vipmanager import config
+from vipmanager.arguments import MODES, parse
 from vipmanager.clients.ec2_operations import POD_OPERATIONS
 from vipmanager.manifest import read_configmap
 
@@ -81,7 +82,7 @@ def test_sample_manifests_configure_and_start_what_exists(manifest: Path) -> Non
         pod = document["spec"]["template"]["spec"]
         containers = [c for c in [*pod.get("initContainers", ()), *pod["containers"]] if "vipmanager" in c["image"]]
         assert len(containers) == 1
-        assert [cli.parse(containers[0]["args"]).command] == [cli.MODES[word] for word in containers[0]["args"]]
+        assert [parse(containers[0]["args"]).mode] == [MODES[word] for word in containers[0]["args"]]
         assert "NET_ADMIN" in containers[0]["securityContext"]["capabilities"]["add"]
 
 

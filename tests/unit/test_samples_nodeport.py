@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from vipmanager import cli, config
+from vipmanager import config
+from vipmanager.arguments import parse
 from vipmanager.clients.ec2_operations import NODEPORT_OPERATIONS
 from vipmanager.clients.kube import RESOURCE
 from vipmanager.floating import FloatingMode
@@ -95,7 +96,7 @@ def test_the_state_has_a_place_of_its_own_to_be_written() -> None:
 
 
 def test_it_runs_the_nodeport_mode_with_what_the_downward_api_tells() -> None:
-    assert cli.parse(CONTAINER["args"]).command == "nodeport"
+    assert parse(CONTAINER["args"]).mode == "nodeport"
     paths = {each["name"]: each["valueFrom"]["fieldRef"]["fieldPath"] for each in CONTAINER["env"]}
     assert paths == {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace", "NODE_NAME": "spec.nodeName"}
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
 from vipmanager.model import Eni, Network
+from vipmanager.ports import DiscoveryPort
 
 log = logging.getLogger("vipmanager.imds")
 
@@ -137,6 +138,14 @@ class ImdsClient:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def region(environment: Mapping[str, str], imds: DiscoveryPort) -> str:
+    """The SDK's own setting, else the instance's. Raises CallError."""
+    for key in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        if environment.get(key):
+            return environment[key]
+    return imds.region()
 
 
 def _failure(kind: ErrorKind, code: str, message: str) -> CallError:

@@ -266,9 +266,9 @@ def test_a_resource_is_named_as_iam_names_it(resource: str, arn: str) -> None:
 
 
 def test_the_models_operations_are_all_that_the_clients_call() -> None:
-    from vipmanager.clients import ec2, ec2_floating
+    from vipmanager.clients import ec2, ec2_facts, ec2_floating
 
-    pod, nodeport = inspect.getsource(ec2), inspect.getsource(ec2_floating)
+    pod, nodeport = inspect.getsource(ec2), inspect.getsource(ec2_floating) + inspect.getsource(ec2_facts)
     called = {name for name in OPERATIONS if f'"{name}"' in pod}
     assert called == {name_of(operation) for operation in ec2_operations.POD_OPERATIONS}
     assert called | {name for name in OPERATIONS if f'"{name}"' in nodeport} == set(OPERATIONS)

@@ -66,8 +66,13 @@ NODEPORT_OPERATIONS: Mapping[FloatingMode, tuple[str, ...]] = {
 }
 """What a nodeport process may call in each mode, and so what its IAM policy allows."""
 
+DOCTOR_OPERATIONS = ("DescribeInstanceTypes", "DescribeInstances")
+"""What only `vipmanager doctor` calls besides, and can do without."""
+
 PERMISSION_ONLY = frozenset({"CreateTags"})
 """Never called: IAM asks for it where something is made with tags (EC2 user guide, "Grant permission to tag")."""
 
-OPERATIONS = tuple(sorted({*POD_OPERATIONS, *chain(*NODEPORT_OPERATIONS.values())} - PERMISSION_ONLY))
-"""What any mode calls: the cut-down model."""
+_ALL = {*POD_OPERATIONS, *chain(*NODEPORT_OPERATIONS.values()), *DOCTOR_OPERATIONS}
+
+OPERATIONS = tuple(sorted(_ALL - PERMISSION_ONLY))
+"""What any mode or command calls: the cut-down model."""

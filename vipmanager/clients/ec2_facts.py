@@ -1,0 +1,86 @@
+"""What only `vipmanager doctor` asks AWS: who am I, what is the worker, what may its type hold."""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
+from time import time
+from typing import Any, NamedTuple
+
+from vipmanager.clients.ec2 import translate
+from vipmanager.clients.ec2_floating import FloatingEc2Client
+from vipmanager.errors import CallError, ErrorKind
+from vipmanager.model import Eni
+
+UNASSIGNABLE = (
+    (4, ("192.0.2.1", "198.51.100.1", "203.0.113.1")),
+    (6, ("2001:db8::1", "3fff::1")),
+)
+"""Addresses for documentation (RFC 5737, 3849, 9637): of each family one at least lies in no subnet of an ENI."""
+
+
+class Identity(NamedTuple):
+    """The role or user behind the credentials, and how many seconds this clock is ahead of AWS's."""
+
+    arn: str
+    skew: float
+
+
+class Worker(NamedTuple):
+    """An instance's type and the hop limit of its IMDS; None where EC2 does not tell."""
+
+    type: str
+    hop_limit: int | None
+
+
+class FactsClient(FloatingEc2Client):
+    """The floating EC2 port, and a few questions more."""
+
+    def identity(self) -> Identity:
+        """STS GetCallerIdentity, which needs no permission. Raises CallError."""
+        sent = time()
+        try:
+            with self._lock:
+                session = self._open_session()
+            sts = session.create_client("sts", region_name=self._region())
+            answer = sts.get_caller_identity()
+        except CallError:
+            raise
+        except Exception as error:
+            translated = translate(error, "get_caller_identity", "")
+            if translated is None:
+                raise
+            raise CallError(translated) from error
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        told = parsedate_to_datetime(date).timestamp() if date else sent
+        # the header has whole seconds: it was written between them
+        return Identity(answer["Arn"], (sent + time()) / 2 - (told + 0.5))
+
+    def worker(self, instance_id: str) -> Worker:
+        """DescribeInstances. Raises CallError."""
+        answer = self._call("describe_instances", instance_id, InstanceIds=[instance_id])
+        found: list[dict[str, Any]] = [each for one in answer.get("Reservations", ()) for each in one["Instances"]]
+        item = found[0] if found else {}
+        limit = item.get("MetadataOptions", {}).get("HttpPutResponseHopLimit")
+        return Worker(str(item.get("InstanceType", "")), None if limit is None else int(limit))
+
+    def addresses_per_eni(self, instance_type: str) -> tuple[int | None, int | None]:
+        """DescribeInstanceTypes: how many IPv4 and IPv6 addresses an ENI of this type may have. Raises CallError."""
+        answer = self._call("describe_instance_types", instance_type, InstanceTypes=[instance_type])
+        types = answer.get("InstanceTypes", ())
+        info: dict[str, Any] = types[0].get("NetworkInfo", {}) if types else {}
+        return info.get("Ipv4AddressesPerInterface"), info.get("Ipv6AddressesPerInterface")
+
+    def may_assign(self, eni: Eni, version: int, *, release: bool) -> None:
+        """Ask for what EC2 cannot do, because these calls take no DryRun. Raises CallError, DENIED where IAM forbids.
+
+        An address that is in no subnet of the ENI can be neither assigned to it nor taken from it: EC2 answers
+        InvalidParameterValue, after it has looked at the permission.
+        """
+        texts = dict(UNASSIGNABLE)[version]
+        address = next(a for a in map(ip_address, texts) if not any(a in cidr for cidr in eni.subnet_cidrs))
+        try:
+            (self.unassign if release else self.assign)(eni.id, [address])
+        except CallError as error:
+            if error.kind not in (ErrorKind.INVALID, ErrorKind.LOST):
+                raise

@@ -245,6 +245,21 @@ class TestSigterm:
         assert ["not released" in fact["what"] for fact in events(caplog, "stopped")] == [True]
         assert [names for _, names in changes(world, 10.0)] == [["node-1"], NOBODY, ["node-2"]]
 
+    def test_what_a_killed_process_left_is_not_forgotten_while_the_enis_are_not_known(
+        self, worlds: Worlds, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The lease is its own again before EC2 has said which ENIs are: nothing is removed, so nothing is released."""
+        world = started(worlds)
+        world.nodes[0].kill()
+        world.trip = 30.0
+        world.start(1)
+        world.until(lambda: world.nodes[0].process.elector.tenure().leading, 1.0)
+        assert world.nodes[0].terminate() == 0
+        world.trip = 0.06
+        assert world.store.lease.holder == "node-1"
+        assert ["not released" in fact["what"] for fact in events(caplog, "stopped")] == [True]
+        assert [names for _, names in changes(world, 10.0)] == [["node-1"], NOBODY, ["node-2"]]
+
     def test_a_standby_just_goes(self, worlds: Worlds) -> None:
         world = started(worlds)
         renewed = world.store.lease.transitions

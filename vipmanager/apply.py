@@ -25,7 +25,7 @@ from vipmanager.actions import (
     VpcAction,
 )
 from vipmanager.errors import CallError, ErrorKind, Failure
-from vipmanager.ports import Ec2Port, NetlinkPort
+from vipmanager.ports import Ec2Port, RoutesPort
 
 WORKERS = 16
 """Calls under way at once; EC2's own bucket for route writes holds about 100."""
@@ -206,8 +206,8 @@ def _set_route(ec2: Ec2Port, action: SetRoute) -> None:
         second(action.table_id, action.destination, action.eni_id)
 
 
-def apply_pod(netlink: NetlinkPort, action: PodAction) -> None:
-    """One change of the pod's own routes and rules. Raises CallError."""
+def apply_pod(netlink: RoutesPort, action: PodAction) -> None:
+    """One change of the routes and rules of a network namespace. Raises CallError."""
     if isinstance(action, SetPodRoute):
         netlink.set_route(action.route)
     elif isinstance(action, DeletePodRoute):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from vipmanager.actions import AddPodRule, DeletePodRoute, DeletePodRule, SetPodRoute, VpcAction
+from vipmanager.actions import VpcAction
 from vipmanager.actions_node import (
     AssociateVpcCidr,
     AttachEni,
@@ -24,8 +24,7 @@ from vipmanager.actions_node import (
     RemoveAddress,
     SetMarks,
 )
-from vipmanager.apply import Key, RetryBook, apply_vpc
-from vipmanager.model_node import FLOATING_TAG, NO_MANAGE_TAG
+from vipmanager.apply import Key, RetryBook, apply_pod, apply_vpc
 from vipmanager.ports import FloatingEc2Port, HostPort
 
 STUBBORN = 20
@@ -64,14 +63,8 @@ def apply_host(host: HostPort, action: HostAction, lifetime: int, by: float) -> 
         host.set_marks(action.table, action.marks)
     elif isinstance(action, DeleteMarks):
         host.delete_marks(action.table)
-    elif isinstance(action, SetPodRoute):
-        host.set_route(action.route)
-    elif isinstance(action, DeletePodRoute):
-        host.delete_route(action.route)
-    elif isinstance(action, AddPodRule):
-        host.add_rule(action.rule)
-    elif isinstance(action, DeletePodRule):
-        host.delete_rule(action.rule)
+    else:
+        apply_pod(host, action)
 
 
 def apply_cloud(ec2: FloatingEc2Port, batch: Sequence[CloudAction], token: str) -> None:
@@ -85,9 +78,7 @@ def apply_cloud(ec2: FloatingEc2Port, batch: Sequence[CloudAction], token: str) 
 
 def _apply_eni(ec2: FloatingEc2Port, action: EniAction, token: str) -> None:
     if isinstance(action, CreateEni):
-        tags = {"Name": f"vipmanager {action.floating}", FLOATING_TAG: action.floating, NO_MANAGE_TAG: "true"}
-        description = f"vipmanager: {action.floating}"
-        ec2.create_eni(action.subnet_id, action.addresses, action.groups, tags, description, token)
+        ec2.create_eni(action.subnet_id, action.addresses, action.groups, action.tags, action.description, token)
     elif isinstance(action, AttachEni):
         ec2.attach_eni(action.eni_id, action.instance_id, action.device_index)
     elif isinstance(action, DetachEni):
@@ -95,8 +86,7 @@ def _apply_eni(ec2: FloatingEc2Port, action: EniAction, token: str) -> None:
     elif isinstance(action, DeleteEni):
         ec2.delete_eni(action.eni_id)
     elif isinstance(action, CreateSubnet):
-        tags = {"Name": f"vipmanager {action.floating}", FLOATING_TAG: action.floating}
-        ec2.create_subnet(action.vpc_id, action.cidr, action.zone, tags)
+        ec2.create_subnet(action.vpc_id, action.cidr, action.zone, action.tags)
     elif isinstance(action, DeleteSubnet):
         ec2.delete_subnet(action.subnet_id)
     elif isinstance(action, AssociateVpcCidr):

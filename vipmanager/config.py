@@ -194,7 +194,7 @@ def check_nodeport(config: Config) -> None:
             "bound to, and the holder's primary address can have one only; add an address for each, or use several "
             "Deployments"
         )
-    if mode in (FloatingMode.ENI, FloatingMode.SUBNET) and len(str(floating)) > TAG_LENGTH:
+    if mode.moves_eni and len(str(floating)) > TAG_LENGTH:
         problems.append(
             f"FLOATING_IP={str(floating)!r}: is the value of a tag in this mode, which EC2 limits to {TAG_LENGTH} "
             "characters; use several Deployments"

@@ -18,6 +18,11 @@ class FloatingMode(Enum):
     ENI = "eni"
     SUBNET = "subnet"
 
+    @property
+    def moves_eni(self) -> bool:
+        """Whether an ENI follows the holder, rather than addresses or routes."""
+        return self in (FloatingMode.ENI, FloatingMode.SUBNET)
+
 
 @dataclass(frozen=True)
 class Floating:

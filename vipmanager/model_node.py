@@ -55,11 +55,6 @@ class Lease:
     wanted_by: str = ""
     version: str = ""
 
-    @property
-    def life(self) -> tuple[str, str, int]:
-        """What a renewal changes, and what annotations written by others do not."""
-        return self.holder, self.renewed, self.transitions
-
 
 @dataclass(frozen=True)
 class Tenure:

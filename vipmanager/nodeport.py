@@ -29,7 +29,6 @@ from vipmanager.config import Config
 from vipmanager.elector import Elector
 from vipmanager.errors import CallError, ErrorKind
 from vipmanager.fence import FENCED, Fence
-from vipmanager.floating import FloatingMode
 from vipmanager.health import Health
 from vipmanager.model import Address
 from vipmanager.model_node import HostInterface, Tenure
@@ -175,7 +174,7 @@ class Nodeport:
 
     def _note_done(self, action: CloudAction, now: float) -> None:
         """EC2 takes its time for what concerns an ENI or a subnet, and may not show it at once: look, do not repeat."""
-        if isinstance(action, EniAction) or self._config.floating_mode in (FloatingMode.ENI, FloatingMode.SUBNET):
+        if isinstance(action, EniAction) or self._config.floating_mode.moves_eni:
             self._done[action] = now
             self._reader.changed(action)
 

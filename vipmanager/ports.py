@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from vipmanager.model import (
     Address,
@@ -26,6 +26,8 @@ from vipmanager.model import (
 )
 
 if TYPE_CHECKING:  # an init run does without
+    from vipmanager.actions_node import CloudAction
+    from vipmanager.errors import Failure
     from vipmanager.model_node import HostInterface, Lease, Mark, VpcCidr
 
 
@@ -73,6 +75,27 @@ class Ec2Port(Protocol):
 
     def associate(self, allocation_id: str, eni_id: str, address: IPv4Address) -> None:
         """Bind an Elastic IP to a private address of an ENI, from wherever it was bound. One call."""
+
+
+class Permission(NamedTuple):
+    """What IAM is asked about a change: `ec2:ReplaceRoute`, and the ARN of a Resource that would allow it.
+
+    `asked` is false where EC2 cannot be asked beforehand, because the call takes no DryRun.
+    """
+
+    action: str
+    resource: str
+    asked: bool
+
+
+class PermissionPort(Protocol):
+    """Whether EC2 would allow changes, without making them."""
+
+    def needed(self, action: CloudAction) -> Permission:
+        """What a change needs. No call is made."""
+
+    def check(self, action: CloudAction) -> Failure | None:
+        """Why EC2 would refuse it, None where it is allowed or cannot be asked. DENIED is IAM's answer."""
 
 
 class FloatingEc2Port(Ec2Port, Protocol):
@@ -129,11 +152,8 @@ class FloatingEc2Port(Ec2Port, Protocol):
         """pending, running, shutting-down, stopping, stopped or terminated; terminated where it is unknown."""
 
 
-class NetlinkPort(Protocol):
-    """The pod's network namespace, through rtnetlink."""
-
-    def interfaces(self) -> tuple[PodInterface, ...]:
-        """Every interface but loopbacks and the primary `eth0`, in the kernel's order, with usable global addresses."""
+class RoutesPort(Protocol):
+    """The routes and rules of a network namespace, through rtnetlink."""
 
     def pod_network(self) -> PodNetwork:
         """The routes and rules that carry our protocol number."""
@@ -151,8 +171,15 @@ class NetlinkPort(Protocol):
         """A rule that is not there is no error."""
 
 
-class HostPort(Protocol):
-    """The node's network namespace: what NetlinkPort does to routes and rules, and addresses of its interfaces."""
+class NetlinkPort(RoutesPort, Protocol):
+    """The pod's network namespace."""
+
+    def interfaces(self) -> tuple[PodInterface, ...]:
+        """Every interface but loopbacks and the primary `eth0`, in the kernel's order, with usable global addresses."""
+
+
+class HostPort(RoutesPort, Protocol):
+    """The node's network namespace: its routes and rules, and the addresses of its interfaces."""
 
     def host_interfaces(self) -> tuple[HostInterface, ...]:
         """Every interface but loopbacks, `eth0` included, in the kernel's order, with global-scope addresses."""
@@ -181,21 +208,6 @@ class HostPort(Protocol):
 
     def delete_marks(self, table: str) -> None:
         """A table that is not there is no error."""
-
-    def pod_network(self) -> PodNetwork:
-        """The routes and rules that carry our protocol number."""
-
-    def set_route(self, route: PodRoute) -> None:
-        """See NetlinkPort."""
-
-    def delete_route(self, route: PodRoute) -> None:
-        """See NetlinkPort."""
-
-    def add_rule(self, rule: PodRule) -> None:
-        """See NetlinkPort."""
-
-    def delete_rule(self, rule: PodRule) -> None:
-        """See NetlinkPort."""
 
 
 class NeighbourPort(Protocol):

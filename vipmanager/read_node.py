@@ -160,7 +160,7 @@ class Reader:
             needs.add(NodeNeed.TABLES)
         elif mode is FloatingMode.ADDRESS and self._addresses6():
             needs.add(NodeNeed.HOLDERS)
-        elif eni and mode in (FloatingMode.ENI, FloatingMode.SUBNET):
+        elif eni and mode.moves_eni:
             needs |= {NodeNeed.FLOATING, NodeNeed.SUBNETS}
         if eni and mode is FloatingMode.SUBNET:
             needs.add(NodeNeed.VPC_CIDRS)

@@ -20,8 +20,6 @@ from vipmanager.plan.node_eni import pursue_eni
 from vipmanager.plan.node_host import host_difference
 from vipmanager.plan.placement import containing, host_network, reserved
 
-ENI_MODES = (FloatingMode.ENI, FloatingMode.SUBNET)
-
 
 def plan_node(observed: NodeObserved, config: Config, began: float | None) -> NodePlan:
     """What separates the node and EC2 from what they should be.
@@ -88,7 +86,7 @@ def floating_addresses(observed: NodeObserved, config: Config) -> frozenset[Addr
     """
     if not observed.own:
         return frozenset()
-    if config.floating.addresses or config.floating_mode not in ENI_MODES:
+    if config.floating.addresses or not config.floating_mode.moves_eni:
         return frozenset(config.floating.addresses) - frozenset(_primaries(observed))
     found = observed.floating.enis if observed.floating else ()
     return frozenset(address for eni in found for address in eni.primary if address.version == 4)
@@ -105,7 +103,7 @@ def _targets(observed: NodeObserved, config: Config, draft: Draft) -> dict[Addre
     if not observed.enis:
         draft.wait(config.floating, "looking for this node's ENIs")
         return None
-    if config.floating_mode in ENI_MODES:
+    if config.floating_mode.moves_eni:
         return pursue_eni(observed, config, draft)
     choose = _by_subnet if config.floating_mode is FloatingMode.ADDRESS else _by_route
     targets: dict[Address, Target] = {}
@@ -294,7 +292,7 @@ def _binding(
     if partner is not None:
         target = targets.get(partner)
         return (target.eni_id, partner) if target and _is_there(partner, target, observed, config, draft) else None
-    if config.floating_mode in ENI_MODES:
+    if config.floating_mode.moves_eni:
         return next(((t.eni_id, a) for a, t in targets.items() if isinstance(a, IPv4Address)), None)
     primary = observed.primary
     own = observed.own.get(primary.id) if primary else None
@@ -306,7 +304,7 @@ def _binding(
 
 def _is_there(address: Address, target: Target, observed: NodeObserved, config: Config, draft: Draft) -> bool:
     """Whether a private address is on its ENI, so that an Elastic IP can be bound to it."""
-    if config.floating_mode in ENI_MODES:
+    if config.floating_mode.moves_eni:
         found = observed.floating.enis if observed.floating else ()
         return any(eni.id == target.eni_id and address in eni.addresses for eni in found)
     return placed(address, target.eni_id, observed, draft.began)

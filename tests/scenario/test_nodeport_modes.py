@@ -37,6 +37,7 @@ CASES = (
     Case("route, two zones", "ab", "192.168.0.80,fd12::80", {"FloatingMode": "route"}),
     Case("eni", "ac", "10.10.1.80", {"FloatingMode": "eni"}),
     Case("subnet with an Elastic IP, two zones", "ab", "10.10.200.5,{eip}", SUBNET),
+    Case("subnet, the CIDR new to the VPC", "ab", "10.20.1.5", {**SUBNET, "FloatingSubnetCidr": "10.20.1.0/28"}),
 )
 
 
@@ -50,7 +51,7 @@ def lab() -> Iterator[Lab]:
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
 def deployment(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Nodes]:
     """One for all tests of a mode, each of which leaves a holder and a standby."""
-    lab.ec2.attach_delay, lab.ec2.detach_delay = 0.3, 0.6
+    lab.ec2.attach_delay, lab.ec2.detach_delay, lab.ec2.cidr_delay = 0.3, 0.6, 0.5
     nodes = request.param.nodes(lab)
     nodes.start()
     yield nodes

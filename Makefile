@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo demo-nodeport test bench check format clean kube-assets
+.PHONY: help demo demo-nodeport test bench bench-scale chaos soak check format clean kube-assets kustomize cfn
 .DEFAULT_GOAL := help
 
 help:
@@ -12,9 +12,14 @@ help:
 	@echo "make demo-nodeport  see one floating IP for the NodePorts of two nodes survive what is done to them"
 	@echo "make test     unit, contract and scenario tests"
 	@echo "make bench    measure start-up, event-to-route latency, API calls and memory, beside a floor"
+	@echo "make bench-scale  let a whole Availability Zone fail against EC2's throttle, in simulated time"
+	@echo "make chaos    seeded faults in the lab, judged: make chaos SEED=1 N=500; make chaos SEED=17 N=1 repeats one"
+	@echo "make soak     one sidecar, an address change each second: does it grow? make soak MINUTES=30"
 	@echo "make check    format, lint, types, layers, docs in step with the code"
 	@echo "make format   mend what 'make check' says of format"
 	@echo "make kube-assets  build the etcd and kube-apiserver that the tests and the lab use when they are there"
+	@echo "make cfn      embed cfn/lambda/*.py into the templates"
+	@echo "make kustomize  build kustomize for the tests, where kubectl is missing"
 	@echo "make clean    remove .venv and what the tools left"
 
 demo: $(VENV)/.lab
@@ -23,14 +28,31 @@ demo: $(VENV)/.lab
 demo-nodeport: $(VENV)/.lab
 	@$(BIN)/python -m lab.demo nodeport
 
-# The scenarios mostly wait (for leases, for EC2's delays), so that they run beside the rest.
+# The scenarios mostly wait (for leases, for EC2's delays), so that they run beside the rest, in two parts.
+NODES := $(wildcard tests/scenario/test_*nodeport*.py)
+PODS := $(filter-out $(NODES),$(wildcard tests/scenario/test_*.py))
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest tests/scenario >.scenarios.log 2>&1 & scenarios=$$!; \
-	$(BIN)/python -m pytest tests/unit tests/contract; rest=$$?; \
-	echo "waiting for the scenarios …"; wait $$scenarios; code=$$?; cat .scenarios.log; exit $$((rest || code))
+	@$(BIN)/python -m pytest $(NODES) >.scenarios-nodes.log 2>&1 & nodes=$$!; \
+	$(BIN)/python -m pytest $(PODS) >.scenarios-pods.log 2>&1 & pods=$$!; \
+	$(BIN)/python -m pytest tests/unit tests/contract; code=$$?; \
+	echo "waiting for the scenarios …"; \
+	wait $$nodes || code=1; cat .scenarios-nodes.log; \
+	wait $$pods || code=1; cat .scenarios-pods.log; exit $$code
 
 bench: $(VENV)/.lab
 	$(BIN)/python -m bench
+
+bench-scale: $(VENV)/.test
+	$(BIN)/python -m bench.scale
+
+SEED ?= 1
+N ?= 30
+chaos: $(VENV)/.lab
+	$(BIN)/python -m lab.chaos --seed $(SEED) --schedules $(N)
+
+MINUTES ?= 30
+soak: $(VENV)/.lab
+	$(BIN)/python -m lab.chaos.soak --minutes $(MINUTES)
 
 check: $(VENV)/.check
 	$(BIN)/ruff format --check .
@@ -39,12 +61,16 @@ check: $(VENV)/.check
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/unit/test_docs.py
 
+# The functions' code is embedded in the templates, so that two edits are all that a user makes.
+cfn: $(VENV)/.check
+	@$(BIN)/python cfn/embed.py
+
 format: $(VENV)/.check
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) .scenarios.log build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .scenarios-*.log .chaos build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf vipmanager/clients/_model
 
 # Each target installs what it needs and no more: the demo should start soon on a laptop.
@@ -63,3 +89,11 @@ KUBE_ASSETS = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vipmanager/kube-assets/$(KU
 
 kube-assets:
 	@lab/kube/assets/build.sh "$(KUBE_ASSETS)" $(KUBERNETES_VERSION) $(ETCD_VERSION)
+
+# kustomize for the tests of samples/components, where neither it nor kubectl is there.
+KUSTOMIZE_VERSION := v5.8.1
+KUSTOMIZE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vipmanager/kustomize/$(KUSTOMIZE_VERSION)
+
+kustomize:
+	@test -x "$(KUSTOMIZE)/kustomize" || GOBIN="$(KUSTOMIZE)" go install sigs.k8s.io/kustomize/kustomize/v5@$(KUSTOMIZE_VERSION)
+	@mkdir -p $(VENV)/bin && ln -sf "$(KUSTOMIZE)/kustomize" $(VENV)/bin/kustomize

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from bench import failover, holders, imports, init, machine, nodeport, sidecar
+from bench import commands, failover, health, holders, imports, init, machine, nodeport, sidecar
 from bench.figures import HEADER, Figure
 from bench.process import BenchError
 from bench.sizes import QUICK, Sizes
@@ -23,6 +23,8 @@ SECTIONS: Mapping[str, Callable[[Sizes], Iterator[Figure]]] = {
     "init-addresses": init.by_addresses,
     "init-tls": init.over_tls,
     "sidecar": sidecar.measure,
+    "health": health.measure,
+    "commands": commands.measure,
     "failover": failover.failovers,
     "move": failover.moves,
     "nodeport": nodeport.measure,

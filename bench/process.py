@@ -75,8 +75,8 @@ def addresses_by_eni(pod: Pod) -> dict[str, list[str]]:
     }
 
 
-def run(lab: Lab, pod: Pod, argv: Sequence[str], env: Mapping[str, str] | None = None) -> Run:
-    """A command in a pod's namespace, to its end. Raises BenchError with its output when it fails."""
+def run(lab: Lab, pod: Pod, argv: Sequence[str], env: Mapping[str, str] | None = None, *, code: int = 0) -> Run:
+    """A command in a pod's namespace, to its end. Raises BenchError with its output when it ends with another code."""
     log = pod.directory / "measured.log"
     mark = lab.ec2.mark()
     launched = [sys.executable, "-I", "-S", str(HERE / "launcher.py"), str(log), *argv]
@@ -88,7 +88,7 @@ def run(lab: Lab, pod: Pod, argv: Sequence[str], env: Mapping[str, str] | None =
     except subprocess.TimeoutExpired as error:
         process.kill()
         raise BenchError(f"{argv[1:]} has not ended within {ENDS_WITHIN} s:\n{_end_of(log)}") from error
-    if process.returncode != 0 or int(said[2]) != 0:
+    if process.returncode != 0 or int(said[2]) != code:
         raise BenchError(f"{argv[1:]} ended with {said[2:3]}:\n{_end_of(log)}")
     started, ended, cpu, memory = float(said[0]), float(said[1]), float(said[3]), float(said[4])
     return Run(ended - started, cpu, memory * KIB_PER_MB, tuple(lab.ec2.calls_since(mark)))

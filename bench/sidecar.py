@@ -91,7 +91,12 @@ def used(pid: int) -> Usage:
 
 def peak_memory(pid: int) -> float:
     """The peak resident memory of a running process, in MB."""
-    return int(_status(Path(f"/proc/{pid}"))["VmHWM"].split()[0]) * KIB_PER_MB
+    return int(status_of(pid)["VmHWM"].split()[0]) * KIB_PER_MB
+
+
+def status_of(pid: int) -> dict[str, str]:
+    """What proc_pid_status(5) says of a process."""
+    return _status(Path(f"/proc/{pid}"))
 
 
 def _status(directory: Path) -> dict[str, str]:

@@ -25,6 +25,7 @@ class Sizes:
     floor_changes: int = 15
     counted: tuple[int, ...] = (1, 16)  # the changes whose API calls are counted, by how many other addresses there are
     idle: float = 30.0
+    health_starts: int = 10  # with HealthPort, and as many without
     failovers: int = 5
     floor_failovers: int = 3
     moves: int = 6
@@ -52,6 +53,7 @@ QUICK = Sizes(
     floor_changes=1,
     counted=(1,),
     idle=1.0,
+    health_starts=1,
     failovers=1,
     floor_failovers=1,
     moves=2,

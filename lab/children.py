@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,18 @@ class Children:
             cwd="/",
         )
 
-    def popen(self, ns: Namespace, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+    def popen(
+        self, ns: Namespace, argv: Sequence[str], *, prepare: Callable[[], None] | None = None, **options: Any
+    ) -> subprocess.Popen[Any]:
         """Start a process in the namespace, as the leader of a session of its own. `options` are subprocess.Popen's.
 
-        It and what it starts are killed at close(), at kill(), and when this process ends.
+        `prepare` is called in the thread that starts it, which starts nothing else. It and what it starts are killed
+        at close(), at kill(), and when this process ends.
         """
 
         def start() -> subprocess.Popen[Any]:
+            if prepare is not None:
+                prepare()
             with self._lock:
                 if self._watchdog.stdin is None or self._watchdog.stdin.closed:
                     raise RuntimeError("the lab is closed")

@@ -13,6 +13,8 @@ from pathlib import Path
 from lab.children import Children
 from lab.environment import without_aws
 from lab.host import Host
+from lab.kube.incluster import InCluster
+from lab.mounts import service_account
 
 
 class Container:
@@ -57,6 +59,15 @@ class Container:
         return self.log.read_text(errors="replace")
 
 
+def _outside(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment, without what would lead to AWS, or (where the lab runs in a pod) to that pod's cluster."""
+    return {
+        name: value
+        for name, value in without_aws(environment).items()
+        if not name.startswith(("KUBERNETES_SERVICE_", "POD_"))
+    }
+
+
 class ContainerHost(Host):
     """Where vipmanager runs."""
 
@@ -65,18 +76,37 @@ class ContainerHost(Host):
         # New for each pod, like an emptyDir, but kept until the lab ends: for the logs.
         self.directory = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=children.scratch))
         self.env["StateDir"] = str(self.directory / "state")
+        self.account: InCluster | None = None
         self._runs = itertools.count(1)
 
     def vipmanager(
-        self, arguments: Sequence[str], config: Mapping[str, object], extra_env: Mapping[str, str] | None = None
+        self,
+        arguments: Sequence[str],
+        config: Mapping[str, object],
+        extra_env: Mapping[str, str] | None = None,
+        *,
+        inside: Sequence[str] = (),
+        account: InCluster | None = None,
     ) -> Container:
-        """Start `python -m vipmanager ARGUMENTS` here with the configuration in its environment, as envFrom puts it."""
+        """Start `python -m vipmanager ARGUMENTS` here with the configuration in its environment, as envFrom puts it.
+
+        `inside`: what it is a command line of, e.g. `Volume.command`. `account`: the service account that it finds, if
+        not the host's own.
+        """
+        account = account or self.account
         given = {key: str(value) for key, value in config.items()}
         log = self.directory / f"vipmanager-{next(self._runs)}.log"
         with open(log, "wb") as output:
             process = self.popen(
-                [sys.executable, "-m", "vipmanager", *arguments],
-                env={**without_aws(os.environ), **self.env, **given, **(extra_env or {})},
+                [*inside, sys.executable, "-m", "vipmanager", *arguments],
+                prepare=service_account(account.directory) if account else None,
+                env={
+                    **_outside(os.environ),
+                    **self.env,
+                    **(account.env if account else {}),
+                    **given,
+                    **(extra_env or {}),
+                },
                 cwd=self.directory,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.containers import Container
+from lab.kube.incluster import InCluster
 from lab.lab import Lab
 
 PORT = 30007
@@ -22,14 +23,28 @@ class Deployment:
     Each worker's pods have AWS credentials of their own, so that their calls can be told apart: `keys`.
     """
 
-    def __init__(self, lab: Lab, workers: Sequence[str], config: Mapping[str, object], name: str = "np") -> None:
-        """`config`: the ConfigMap; `name` begins the pods' names, and tells Deployments on one worker apart."""
+    def __init__(
+        self,
+        lab: Lab,
+        workers: Sequence[str],
+        config: Mapping[str, object],
+        name: str = "np",
+        *,
+        in_cluster: bool = False,
+    ) -> None:
+        """`config`: the ConfigMap; `name` begins the pods' names, and tells Deployments on one worker apart.
+
+        `in_cluster`: they reach the Kubernetes API as a pod does, by the service account of their worker, and not by
+        KUBECONFIG.
+        """
+        self.accounts: dict[str, InCluster] = {}  # worker → that of the pod
         self.workers = tuple(workers)
         self.pods: dict[str, str] = {}  # worker → name
         self.runs: dict[str, Container] = {}  # worker → the pod's container, or the last one
         self.keys: dict[str, str] = {}  # worker → access key
         self._lab = lab
         self._name = name
+        self._in_cluster = in_cluster
         self._config = dict(config)
         self._numbers = itertools.count(1)
         self._env: dict[str, dict[str, str]] = {}
@@ -37,18 +52,23 @@ class Deployment:
             user = lab.ec2.keys.add_user(f"{name}-{worker}")
             self.keys[worker] = user.access_key
             aws = {"AWS_ACCESS_KEY_ID": user.access_key, "AWS_SECRET_ACCESS_KEY": user.secret_key}
-            self._env[worker] = {**lab.kube.env(worker), **aws, "NODE_NAME": worker}
+            kube = {"POD_NAMESPACE": lab.kube.namespace} if in_cluster else lab.kube.env(worker)
+            self._env[worker] = {**kube, **aws, "NODE_NAME": worker}
 
     def start(self, worker: str) -> Container:
         """Start a new pod there, with an emptyDir for its state."""
         self.pods[worker] = f"{self._name}-{worker}{next(self._numbers)}"
+        if self._in_cluster:
+            self.accounts[worker] = self._lab.kube.pod(self.pods[worker], worker, owner=worker)
         shutil.rmtree(self._state(worker), ignore_errors=True)
         return self.restart(worker)
 
     def restart(self, worker: str) -> Container:
         """Start the container of a pod (again), as the kubelet does when it has ended."""
         env = {**self._env[worker], "POD_NAME": self.pods[worker]}
-        self.runs[worker] = self._lab.workers[worker].vipmanager(["nodeport"], self._settings(worker), env)
+        self.runs[worker] = self._lab.workers[worker].vipmanager(
+            ["nodeport"], self._settings(worker), env, account=self.accounts.get(worker)
+        )
         return self.runs[worker]
 
     def command(self, worker: str, *arguments: str) -> Container:

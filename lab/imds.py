@@ -71,6 +71,8 @@ class LabImds:
         self._closed = threading.Event()
         self._delay = 0.0
         self._failures: list[int] = []
+        self._failing = 0
+        self._token_lifetime: float | None = None
 
     def serve(self, host: str = "169.254.169.254", port: int = 80) -> None:
         """Listen, in the network namespace of the calling thread."""
@@ -133,10 +135,18 @@ class LabImds:
         with self._lock:
             self._failures += [status] * number
 
-    def expire_tokens(self) -> None:
-        """Let every token given out so far be invalid."""
+    def fail(self, status: int) -> None:
+        """Answer every request with this status; 0 ends it."""
+        self._failing = status
+
+    def expire_tokens(self, after: float | None = None) -> None:
+        """Let every token given out so far be invalid, and those given out from now on after so many seconds.
+
+        `after` None: after the time that was asked for.
+        """
         with self._lock:
             self._tokens.clear()
+            self._token_lifetime = after
 
     # Answering -------------------------------------------------------------------------------------------------------
 
@@ -166,6 +176,8 @@ class LabImds:
         with self._lock:
             if self._failures:
                 return self._failures.pop(0), "", {}
+        if self._failing:
+            return self._failing, "", {}
         if path == TOKEN_PATH:
             return self._give_token(method, headers)
         if method != "GET":
@@ -192,7 +204,8 @@ class LabImds:
             return 400, "", {}
         token = secrets.token_urlsafe(40)
         with self._lock:
-            self._tokens[token] = time.monotonic() + int(ttl)
+            lifetime = float(ttl) if self._token_lifetime is None else self._token_lifetime
+            self._tokens[token] = time.monotonic() + lifetime
         return 200, token, {_TTL_HEADER: ttl}
 
     def _look_up(self, asker: _Asker, instance: Instance, path: str) -> str | None:

@@ -147,8 +147,13 @@ class Lab:
         """The environment of a process on a worker. Each worker has access keys of its own."""
         return without_aws(os.environ) | self.workers[worker].env
 
-    def pod(self, name: str, worker: str, addresses: Mapping[str, Sequence[str]]) -> Pod:
-        """Start a pod on a worker. `addresses`: interface → `address/length`s; netN is on the ENI of device index N."""
+    def pod(
+        self, name: str, worker: str, addresses: Mapping[str, Sequence[str]], *, service_account: bool = False
+    ) -> Pod:
+        """Start a pod on a worker. `addresses`: interface → `address/length`s; netN is on the ENI of device index N.
+
+        `service_account`: it has one of its own, as the kubelet gives it, with no rights: see LabKube.allow_events().
+        """
         if self._host(name) is not None:
             raise ValueError(f"{name} exists already")
         with interrupts.deferred():
@@ -157,6 +162,8 @@ class Lab:
             self.pods[name] = pod
             self.imds.register(pod.address, on.instance_id)
             try:
+                if service_account:
+                    pod.account = self.kube.pod(name, worker)
                 for interface, cidrs in addresses.items():
                     pod.add_interface(interface, cidrs, device_index=_device_index(interface))
             except BaseException:

@@ -67,6 +67,10 @@ class Pod(ContainerHost):
         interface.addresses.remove(cidr)
         self._tell_router(interface)
 
+    def lost_interface(self, name: str) -> list[str]:
+        """Forget an interface that its ENI took along when it was detached; the addresses (`…/length`) it had."""
+        return self._interfaces.pop(name).addresses
+
     def set_link(self, name: str, *, up: bool) -> None:
         """Set an interface up or down. Down, it loses its routes and IPv6 addresses, as anywhere in Linux."""
         links.set_link(self.ns, name, up=up)

@@ -21,7 +21,7 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
 
 def _stays() -> bool:
     """Whether the mode is one that is ended by a signal, as far as it can be told before anything is imported."""
-    words = set(sys.argv[1:])
+    words = set(" ".join(sys.argv[1:]).split())  # one argument may be a command of several words: arguments.SCRIPT
     if words & {"plan", "doctor", "status", "iam-policy", "free-ips"}:
         return False
     if words & {"init", "initContainers", "sidecar", "nodeport"}:

@@ -21,13 +21,18 @@ class Change(ABC):
 
 @dataclass(frozen=True)
 class SetRoute(Change):
-    """Point `destination` in a route table at an ENI; `replaces` is the present target, empty when there is none."""
+    """Point `destination` in a route table at an ENI; `replaces` is the present target, empty when there is none.
+
+    `unless_there`: leave a route alone that has appeared in the meantime. It may be somebody's who took over addresses
+    that were ours, and which are among those that the destination holds.
+    """
 
     table_id: str
     destination: Network
     eni_id: str
     replaces: str
     address: Address
+    unless_there: bool = False
 
     @property
     def key(self) -> tuple[str, ...]:

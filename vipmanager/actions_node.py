@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vipmanager.actions import Change, PodAction, VpcAction
 from vipmanager.model import Address, Network
-from vipmanager.model_node import Mark
+from vipmanager.model_node import FLOATING_TAG, NO_MANAGE_TAG, Mark
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,16 @@ class CreateEni(Change):
     def key(self) -> tuple[str, ...]:
         return ("eni", self.floating)
 
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """What it is made with, so that no crash leaves it without."""
+        return {"Name": f"vipmanager {self.floating}", FLOATING_TAG: self.floating, NO_MANAGE_TAG: "true"}
+
+    @property
+    def description(self) -> str:
+        """Its description in EC2."""
+        return f"vipmanager: {self.floating}"
+
     def __str__(self) -> str:
         return f"create eni subnet={self.subnet_id} addresses={','.join(map(str, self.addresses)) or 'any'}"
 
@@ -161,6 +172,11 @@ class CreateSubnet(Change):
     @property
     def key(self) -> tuple[str, ...]:
         return ("subnet", str(self.cidr))
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """What it is made with."""
+        return {"Name": f"vipmanager {self.floating}", FLOATING_TAG: self.floating}
 
     def __str__(self) -> str:
         return f"create subnet cidr={self.cidr} zone={self.zone}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from vipmanager.actions import (
     AssociateEip,
+    DeleteRoute,
     Need,
     Plan,
     PodAction,
@@ -21,10 +22,14 @@ from vipmanager.apply import Done, Jobs, Key, RetryBook, apply_pod, apply_vpc, b
 from vipmanager.claims import ClaimStore
 from vipmanager.config import Config
 from vipmanager.errors import CallError, ErrorKind, Failure
+from vipmanager.facts import Question, eni_ids, question
+from vipmanager.lines import listed
 from vipmanager.logs import event
 from vipmanager.model import Address, Claim, Observed, PlacementKind
+from vipmanager.monitor import Monitor
 from vipmanager.observe import SETTLE, View, discover, known_to_imds
-from vipmanager.plan import make_plan, make_release, needs_holder
+from vipmanager.pacer import Pacer, Waiting, waiting
+from vipmanager.plan import make_plan, make_release
 from vipmanager.ports import DiscoveryPort, Ec2Port, NetlinkPort
 from vipmanager.report import OK, Report
 from vipmanager.watch import Watch
@@ -39,6 +44,7 @@ REDISCOVER = 5.0
 RESYNC_JITTER = 0.2
 
 ENIS: Key = ("fact", "discovery")
+TABLES: Key = ("fact", Need.TABLES.name)
 WARM_UP: Key = ("warm-up",)
 KERNEL: Key = ("kernel",)
 LAST_LOOK: Key = ("fact", "last")
@@ -54,6 +60,7 @@ class Outside:
     clock: Callable[[], float]
     random: Callable[[], float] = random.random
     settled: Callable[[], None] = lambda: None  # told once, when the start-up's work is done
+    monitor: Monitor = field(default_factory=lambda: Monitor(""))
 
 
 class Agent:
@@ -67,7 +74,8 @@ class Agent:
         self._claims: dict[Address, Claim] = store.load() if sidecar else {}
         self._jobs = Jobs(watch.wake)
         self._retries = RetryBook(outside.random)
-        self._report = Report(config)
+        self._pacer = Pacer(outside.random)
+        self._report = Report(config, outside.monitor)
         self._observed, self._plan = Observed(), Plan()
         # A standby's sidecar reads EC2 before it is due, so that no describe is in the way when it is.
         self._refresh: set[Need] = {Need.TABLES, Need.STATES} if sidecar else set()
@@ -75,6 +83,7 @@ class Agent:
         self._resync_at = self._next_resync() if sidecar else None
         self._rediscover_at: float | None = None
         self._answered: set[Key] = set()
+        self._lacked: set[Key] = set()  # facts that were asked for because the plan lacked them
         self._kernel_changed = True
         self._due: float | None = None
         self._settled = False
@@ -89,6 +98,7 @@ class Agent:
         """The loop: observe, plan, apply, wait. Returns the exit code."""
         self._warm_up()
         while not self._stopping:
+            self._outside.monitor.beat()
             if self._collect():
                 self._observe()
                 self._decide()
@@ -110,7 +120,7 @@ class Agent:
         """Fold finished calls into the view; whether there may be something to decide.
 
         There is not while route writes come back as expected and others are under way: a round for each of a hundred
-        would cost more than the writes.
+        would cost more than the writes. Nor is there when this thread was only asked whether it lives.
         """
         now = self._outside.clock()
         finished = self._jobs.collect()
@@ -123,7 +133,7 @@ class Agent:
                 self._collect_fact(done, now)
         expected = finished and all(done.failure is None and _writes_route(done.subject) for done in finished)
         due = self._kernel_changed or (self._due is not None and now >= self._due)
-        return due or not (expected and self._jobs.running)
+        return due or bool(finished and (self._pacer.ready or not (expected and self._jobs.running)))
 
     def _collect_fact(self, done: Done, now: float) -> None:
         key = done.keys[0]
@@ -134,14 +144,19 @@ class Agent:
             return
         done.subject(done.value)
         self._answered.add(key)
+        self._report.answered(key)
 
     def _collect_actions(self, done: Done, now: float) -> None:
+        self._pacer.answered(done.subject, done.failure, now)
         for action in done.subject:
             if done.failure is None:
                 self._retries.succeeded(action.key)
                 self._report.applied(action)
                 self._view.wrote(action, now)
                 self._verify_at = now + SETTLE
+                continue
+            if done.failure.throttled:
+                self._report.failed(action.key, self._retries.throttled(action.key, done.failure, now), action)
                 continue
             if len(done.subject) > 1 and done.failure.kind is not ErrorKind.RETRY:  # one of them spoils it for all
                 self._retries.alone(action.key, done.failure, now)
@@ -150,9 +165,9 @@ class Agent:
             self._report.failed(action.key, retry, action, self._view.fullness(action))
             if done.failure.kind is ErrorKind.RACE:
                 self._refresh.add(Need.TABLES)
-            elif done.failure.kind is not ErrorKind.RETRY:
+            elif done.failure.kind not in (ErrorKind.RETRY, ErrorKind.DENIED, ErrorKind.LIMIT):
                 self._view.doubt(action)
-                if isinstance(action, AssociateEip) and done.failure.kind is not ErrorKind.DENIED:
+                if isinstance(action, AssociateEip):
                     self._refresh |= {Need.EIPS, Need.STATES}  # it, or the private address, is no longer ours to bind
 
     def _observe(self) -> None:
@@ -161,6 +176,7 @@ class Agent:
         self._view.at = now if self._view.at else self._started
         if self._resync_at is not None and now >= self._resync_at:
             self._resync_at = self._next_resync()
+            self._report.compares()
             self._kernel_changed = True
             self._refresh |= {Need.TABLES, Need.STATES} | ({Need.SUBNETS} if self._view.subnets is not None else set())
             self._refresh |= {Need.EIPS} if self._view.eips else set()
@@ -205,6 +221,8 @@ class Agent:
         self._report.discovered(observed)
         self._report.decided(self._plan, self._claims, observed)
         self._claims = dict(self._plan.claims)
+        if not self._sidecar:  # an init run takes nothing back: it will be gone when its policy's time has come
+            self._claims = {address: claim for address, claim in self._claims.items() if claim.vanished is None}
         self._store.save(self._claims)
         self._weigh_answers(observed)
 
@@ -215,11 +233,12 @@ class Agent:
             if need is None:
                 self._retries.succeeded(key)
                 self._report.recovered(key)
-            else:
+            elif key in self._lacked:
                 missing = Failure(
                     ErrorKind.RETRY, "ec2:Describe…", "NotShown", f"EC2 does not show {need.value} in full"
                 )
                 self._report.failed(key, self._retries.failed(key, missing, self._outside.clock()))
+        self._lacked -= self._answered
         self._answered.clear()
         if not self._sidecar and observed.foreign and not self._plan.claims and self._rediscover_at is None:
             self._rediscover_at = self._outside.clock() + REDISCOVER
@@ -235,9 +254,25 @@ class Agent:
             if isinstance(action, PodAction):
                 self._apply_pod(action, now)
         calls = [action for action in ready if not isinstance(action, PodAction)]
-        self._call(batches(calls, alone=lambda key: self._retries.get(key) is not None))
-        self._retries.keep({action.key for action in self._plan.actions} | self._fact_keys() | self._jobs.running)
-        self._report.flush()
+        self._call_paced(calls, now)
+        wanted = {action.key for action in self._plan.actions} | self._fact_keys() | self._jobs.running
+        if Need.HOLDERS in self._plan.needs:  # an address that was refused is not planned while its holder is read
+            wanted |= {key for key in self._retries.standing() if key[0] == "address"}
+        self._retries.keep(wanted)
+        failures = self._retries.standing(self._pacer.next_at())
+        self._report.round(self._plan, failures, looked=not self._kernel_changed)
+
+    def _call_paced(self, due: list[VpcAction], now: float) -> None:
+        """Call as EC2's throttle has room; the pacer may want to see the tables before it lets more go."""
+
+        def tables() -> Waiting:
+            return waiting(self._observed.tables, {action.key for action in self._plan.actions})
+
+        self._call(self._pacer.admit(batches(due, self._retries.sole), now, tables))
+        since = self._pacer.look_since
+        if since is not None and tables().seen < since and TABLES not in self._jobs.running:
+            self._refresh.add(Need.TABLES)
+            self._ask(now)
 
     def _call(self, batched: list[tuple[VpcAction, ...]]) -> None:
         for batch in batched:
@@ -271,33 +306,17 @@ class Agent:
             if not self._ready(key, now) or not self._eni_ids():
                 continue
             self._refresh.discard(need)
+            self._lacked |= {key} if need in self._plan.needs else set()
             self._start(key, *self._question(need, now))
 
     def _eni_ids(self) -> list[str]:
-        """The known ENIs behind the pod and its claims; while there are none, there is nothing to ask EC2 about."""
-        macs = {interface.mac for interface in self._view.interfaces}
-        claimed = {claim.eni_id for claim in self._claims.values()}
-        return sorted(eni.id for mac, eni in self._view.enis.items() if mac in macs or eni.id in claimed)
+        return eni_ids(self._view, self._claims)
 
     def _start(self, key: Key, call: Callable[[], Any], learn: Callable[[Any], None]) -> None:
         self._jobs.submit((key,), learn, call)
 
-    def _question(self, need: Need, now: float) -> tuple[Callable[[], Any], Callable[[Any], None]]:
-        """What to call for a fact, and who learns the answer. A fact is as old as the question."""
-        view, ec2 = self._view, self._outside.ec2
-        ids = self._eni_ids()
-        vpc_id = next(eni.vpc_id for eni in view.enis.values() if eni.id in ids)
-        if need is Need.TABLES:
-            return lambda: ec2.route_tables(vpc_id), view.learn_tables
-        if need is Need.SUBNETS:
-            return lambda: ec2.subnets(vpc_id), lambda subnets: setattr(view, "subnets", subnets)
-        if need is Need.STATES:
-            return lambda: ec2.enis(ids), lambda found: view.learn_states(found, ids, now)
-        if need is Need.EIPS:
-            eips = sorted(eip for bound in self._config.eips.values() for eip in bound.values())
-            return lambda: ec2.elastic_ips(eips), lambda found: view.learn_eips(found, eips, now)
-        addresses = [address for address, claim in self._claims.items() if needs_holder(claim)]
-        return lambda: ec2.enis_holding(vpc_id, addresses), lambda found: view.learn_holders(found, addresses, now)
+    def _question(self, need: Need, now: float) -> Question:
+        return question(need, self._view, self._claims, self._config, self._outside.ec2, now)
 
     def _fact_keys(self) -> set[Key]:
         """The facts that are asked for; a failure to get another one is forgotten, and nobody waits for its turn."""
@@ -313,13 +332,15 @@ class Agent:
             self._settled = True
             self._outside.settled()
         self._due = self._wake_at()
+        self._outside.monitor.rest()
         self._kernel_changed |= self._watch.wait(self._due)
 
     def _wake_at(self) -> float | None:
         keys = {action.key for action in self._plan.actions} | self._fact_keys()
         times = [
             self._plan.wake_at,
-            self._retries.next_due(keys - self._jobs.running),
+            self._retries.next_due(keys - self._jobs.running - self._pacer.held),
+            self._pacer.next_at(),
             self._resync_at,
             self._verify_at if self._sidecar else None,
             self._view.recheck_at if self._sidecar else None,
@@ -333,12 +354,16 @@ class Agent:
         late = self._outside.clock() >= self._started + self._config.init_timeout
         if self._sidecar or (self._jobs.running - {WARM_UP} and not late):
             return None
-        return self._report.verdict(self._plan, self._observed, self._retries.standing(), late)
+        code = self._report.verdict(self._plan, self._observed, self._retries.standing(), late)
+        if code is not None:
+            self._outside.monitor.ended("failed" if code else "ok")
+        return code
 
     def _stop(self) -> int:
         """A sidecar releases what its settings say, in bounded time; an init run that is stopped has not succeeded."""
         if not self._sidecar:
             event(log, logging.WARNING, "stopped", why="told to stop before it was done")
+            self._outside.monitor.ended("stopped")
             return EXIT_STOPPED
         told = self._outside.clock()
         deadline = told + STOP_WITHIN
@@ -350,10 +375,14 @@ class Agent:
         self._call(batches(released, alone=lambda _: True))
         self._drain(deadline, self._jobs.running)
         failed = self._jobs.running | set(self._retries.standing())
-        gone = {action.address for action in released if action.key not in failed}
+        done = [action for action in released if action.key not in failed]
+        routes = {action.destination for action in done if isinstance(action, DeleteRoute)}
+        gone = {action.address for action in done}
+        gone |= {address for address, claim in self._claims.items() if claim.destination in routes}
         self._store.save({address: claim for address, claim in self._claims.items() if address not in gone})
         self._report.flush()
-        event(log, logging.INFO, "stopped", released=",".join(sorted(map(str, gone))) or "none")
+        event(log, logging.INFO, "stopped", released=listed(sorted(gone, key=str)) or "none")
+        self._outside.monitor.ended("stopped")
         return OK
 
     def _drain(self, deadline: float, keys: set[Key]) -> None:
@@ -365,4 +394,4 @@ class Agent:
 
 
 def _writes_route(subject: Any) -> bool:
-    return isinstance(subject, tuple) and all(isinstance(action, SetRoute) for action in subject)
+    return isinstance(subject, tuple) and all(isinstance(action, SetRoute | DeleteRoute) for action in subject)

@@ -84,6 +84,16 @@ class RetryBook:
         """Its batch was refused as a whole: it is due at once, by itself, and has not failed until then."""
         self._retries[key] = Retry(0, now, replace(failure, kind=ErrorKind.RETRY))
 
+    def throttled(self, key: Key, failure: Failure, now: float) -> Retry:
+        """Too many calls were made, which is not this one's fault: when it has its turn again is the pacer's matter."""
+        attempts = self._retries[key].attempts if key in self._retries else 0
+        self._retries[key] = Retry(attempts, now, failure)
+        return self._retries[key]
+
+    def sole(self, key: Key) -> bool:
+        """Whether it failed and must not share a call with others."""
+        return key in self._retries and not self._retries[key].failure.throttled
+
     def succeeded(self, key: Key) -> None:
         """Forget its failures."""
         self._retries.pop(key, None)
@@ -104,9 +114,14 @@ class RetryBook:
         """The earliest time at which one of these may be tried again."""
         return min((self._retries[key].due for key in keys if key in self._retries), default=None)
 
-    def standing(self) -> dict[Key, Retry]:
-        """Everything that has failed and has not succeeded since."""
-        return dict(self._retries)
+    def standing(self, paced: float | None = None) -> dict[Key, Retry]:
+        """Everything that has failed and has not succeeded since; what was throttled is due at `paced`, or later."""
+        if paced is None:
+            return dict(self._retries)
+        return {
+            key: replace(retry, due=max(retry.due, paced)) if retry.failure.throttled else retry
+            for key, retry in self._retries.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -167,7 +182,11 @@ class Jobs:
 
 
 def batches(actions: Iterable[VpcAction], alone: Callable[[Key], bool]) -> list[tuple[VpcAction, ...]]:
-    """One call each: address actions of one ENI and family go together unless one failed before and must go alone."""
+    """One call each: address actions of one ENI and family go together unless one failed before and must go alone.
+
+    AssignPrivateIpAddresses has no maximum of its own (EC2 API reference; botocore's model): what bounds a call is how
+    many addresses the instance type lets an ENI have, so that one call for each ENI and family is the least.
+    """
     together: defaultdict[tuple[object, ...], list[VpcAction]] = defaultdict(list)
     single: list[tuple[VpcAction, ...]] = []
     for action in actions:
@@ -201,7 +220,7 @@ def _set_route(ec2: Ec2Port, action: SetRoute) -> None:
     try:
         first(action.table_id, action.destination, action.eni_id)
     except CallError as error:
-        if error.kind is not ErrorKind.RACE:
+        if error.kind is not ErrorKind.RACE or action.unless_there:
             raise
         second(action.table_id, action.destination, action.eni_id)
 

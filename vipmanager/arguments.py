@@ -70,6 +70,9 @@ BELONGS: Mapping[str, frozenset[str]] = {
 }
 """The commands, and which words each takes."""
 
+SCRIPT = "/app/script.sh"
+"""The image's other way in, which the manifests of the sample programs name."""
+
 VALUES = ("configmap", "count", "family", "region", "account", "vpc", "on")
 SWITCHES = ("json", "ready", "doctor")
 
@@ -77,7 +80,7 @@ SWITCHES = ("json", "ready", "doctor")
 def parse(arguments: Sequence[str]) -> Arguments:
     """Read the command line (argparse would cost more of the start-up than it saves here). Raises UsageError."""
     found: dict[str, Any] = {}
-    rest = list(arguments)
+    rest = _unwrapped(arguments)
     while rest:
         word = rest.pop(0)
         option, equals, value = word.partition("=")
@@ -91,6 +94,18 @@ def parse(arguments: Sequence[str]) -> Arguments:
         elif not _take_word(found, word):
             raise UsageError(f"unexpected argument {word!r}")
     return _checked(found)
+
+
+def _unwrapped(arguments: Sequence[str]) -> list[str]:
+    """What `/bin/sh -c '/app/script.sh …'` asks for.
+
+    The sample programs' manifests have that as `args`, which Kubernetes puts behind the image's ENTRYPOINT: this image
+    has one, theirs had none.
+    """
+    words = list(arguments)
+    if len(words) == 3 and words[:2] in (["/bin/sh", "-c"], ["sh", "-c"]):
+        words = words[2].split()
+    return words[1:] if words[:1] == [SCRIPT] else list(arguments)
 
 
 def _keep(found: dict[str, Any], name: str, value: str) -> None:

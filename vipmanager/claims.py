@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import math
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+from vipmanager.files import read_limited, write_atomically
 from vipmanager.logs import event
 from vipmanager.model import Address, Claim, Claims, PlacementKind
 
@@ -20,6 +21,8 @@ log = logging.getLogger("vipmanager.claims")
 
 VERSION = 1
 FILE = "claims.json"
+DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading a file raises that is not what was written."""
 
 
 def pod_life() -> str:
@@ -42,13 +45,13 @@ class ClaimStore:
     def load(self) -> dict[Address, Claim]:
         """The claims of this pod's life; none where there is no file, or it is another pod's or damaged."""
         try:
-            data = json.loads(self._path.read_text())
+            data = json.loads(read_limited(self._path))
             if data["version"] != VERSION or data["life"] != self._life:
                 return {}
             claims = [_parse(item) for item in data["claims"]]
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, *DAMAGE) as error:
             event(log, logging.WARNING, "state unreadable", file=self._path, why=error, then="claims are taken anew")
             return {}
         return {claim.address: claim for claim in claims}
@@ -57,15 +60,9 @@ class ClaimStore:
         """Write them if they changed: atomically, readable by the owner only."""
         if claims == self._saved:
             return
-        self._saved = dict(claims)
         text = json.dumps({"version": VERSION, "life": self._life, "claims": [_format(c) for c in claims.values()]})
-        temporary = self._path.with_name(f".{FILE}.{os.getpid()}")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text)
-            temporary.replace(self._path)
+            write_atomically(self._path, text)
         except OSError as error:
             if not self._unwritable:
                 event(
@@ -77,6 +74,9 @@ class ClaimStore:
                     then="a restarted container claims again; mount an emptyDir there",
                 )
             self._unwritable = True
+        else:
+            self._saved = dict(claims)
+            self._unwritable = False
 
 
 def _format(claim: Claim) -> dict[str, Any]:
@@ -90,18 +90,34 @@ def _format(claim: Claim) -> dict[str, Any]:
         "conceded_to": claim.conceded_to,
         "conceded_at": claim.conceded_at,
         "vanished": claim.vanished,
+        "scope": None if claim.scope is None else str(claim.scope),
+        "aimed": claim.aimed,
     }
 
 
 def _parse(item: dict[str, Any]) -> Claim:
-    return Claim(
-        address=ip_address(item["address"]),
+    """Raises ValueError, TypeError, LookupError, AttributeError, ArithmeticError."""
+    claim = Claim(
+        address=ip_address(str(item["address"])),
         eni_id=str(item["eni"]),
         kind=PlacementKind(item["placement"]),
-        destination=ip_network(item["destination"]),
-        since=float(item["since"]),
-        held={str(target): float(at) for target, at in item["held"].items()},
+        destination=ip_network(str(item["destination"])),
+        since=_time(item["since"]),
+        held={str(target): _time(at) for target, at in item["held"].items()},
         conceded_to=str(item["conceded_to"]),
-        conceded_at=float(item["conceded_at"]),
-        vanished=None if item["vanished"] is None else float(item["vanished"]),
+        conceded_at=_time(item["conceded_at"]),
+        vanished=None if item["vanished"] is None else _time(item["vanished"]),
+        scope=ip_network(str(item["scope"])) if item.get("scope") else None,  # not in a file of version 0.1
+        aimed=_time(item.get("aimed", 0.0)),
     )
+    if claim.address not in claim.destination:
+        raise ValueError(f"{claim.address} does not lie in {claim.destination}")
+    return claim
+
+
+def _time(value: Any) -> float:
+    """A time of the monotonic clock. Raises ValueError, TypeError, OverflowError."""
+    seconds = float(value)
+    if math.isnan(seconds) or math.isinf(seconds):
+        raise ValueError(f"{seconds} is no time")
+    return seconds

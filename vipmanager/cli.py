@@ -5,20 +5,28 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from vipmanager import __version__, commands, logs
 from vipmanager.arguments import USAGE, UsageError, parse
+from vipmanager.clients import privileges
 from vipmanager.clients.imds import region
 from vipmanager.config import Config, check_nodeport, is_setting, load
 from vipmanager.errors import ConfigError
 
+if TYPE_CHECKING:
+    from vipmanager.metrics import Metrics
+    from vipmanager.monitor import Monitor
+    from vipmanager.watch import Watch
+
 log = logging.getLogger("vipmanager")
 
 EX_CONFIG = 78
-EX_USAGE = 64
+EX_USAGE = commands.EX_USAGE
 
 
 COMMANDS = {
@@ -56,6 +64,7 @@ def main(arguments: Sequence[str], on_stop: Callable[[Callable[[], None]], None]
         return EX_USAGE
     if parsed.command == "free-ips":
         return commands.run_free_ips(parsed)
+    privileges.take_effect()
     try:
         config = load(settings(os.environ, parsed.configmap))
         if parsed.mode == "nodeport":
@@ -80,25 +89,39 @@ def run(config: Config, sidecar: bool, on_stop: Callable[[Callable[[], None]], N
     from vipmanager.agent import Agent, Outside
     from vipmanager.claims import ClaimStore, pod_life
     from vipmanager.clients.ec2 import Ec2Client
+    from vipmanager.clients.events import PodEvents
     from vipmanager.clients.imds import ImdsClient
     from vipmanager.clients.netlink import NetlinkClient, open_events
+    from vipmanager.monitor import Monitor
+    from vipmanager.status_file import StatusFile
     from vipmanager.watch import Watch
 
-    _say_start(config, "sidecar" if sidecar else "init")
+    mode = "sidecar" if sidecar else "init"
+    _say_start(config, mode)
+    metrics, observer = _measured() if sidecar else (None, None)
     imds = ImdsClient(os.environ)
-    ec2 = Ec2Client(lambda: region(os.environ, imds), config.route_table_role)
+    ec2 = Ec2Client(lambda: region(os.environ, imds), config.route_table_role, observer=observer)
     watch = Watch(open_events(), time.monotonic)
-    outside = Outside(NetlinkClient(), imds, ec2, time.monotonic, settled=_collect_garbage_again)
+    events = PodEvents() if sidecar else None
+    monitor = Monitor(mode, file=StatusFile(config.state_dir), metrics=metrics, sink=events)
+    monitor.attach(watch)
+    outside = Outside(NetlinkClient(), imds, ec2, time.monotonic, settled=_collect_garbage_again, monitor=monitor)
     store = ClaimStore(config.state_dir, pod_life(), needed=sidecar)
     agent = Agent(config, outside, watch, store, sidecar=sidecar)
+    if metrics is not None:
+        _serve_later(config.health_port, watch, monitor, metrics)
     on_stop(agent.stop)
-    return agent.run()
+    code = agent.run()
+    if events is not None:
+        events.close()
+    return code
 
 
 def run_nodeport(config: Config, on_stop: Callable[[Callable[[], None]], None]) -> int:
     """Make the real clients and take part in the election."""
     from vipmanager.clients.checks import run_check
     from vipmanager.clients.ec2_floating import FloatingEc2Client
+    from vipmanager.clients.events import PodEvents
     from vipmanager.clients.host import HostNetlinkClient
     from vipmanager.clients.imds import ImdsClient
     from vipmanager.clients.kube import LeaseClient
@@ -106,9 +129,10 @@ def run_nodeport(config: Config, on_stop: Callable[[Callable[[], None]], None]) 
     from vipmanager.clients.netlink import open_events
     from vipmanager.elector import Elector
     from vipmanager.fence import Fence
+    from vipmanager.monitor import Monitor
     from vipmanager.nodeport import NodeOutside, Nodeport
     from vipmanager.report_node import NodeReport
-    from vipmanager.status import StatusFile
+    from vipmanager.status_file import StatusFile
     from vipmanager.watch import Watch
 
     identity, namespace = os.environ.get("POD_NAME", ""), os.environ.get("POD_NAMESPACE", "")
@@ -126,7 +150,8 @@ def run_nodeport(config: Config, on_stop: Callable[[Callable[[], None]], None]) 
     imds = ImdsClient(os.environ)
     fence = Fence(elector, boot_time)
     place = partial(region, os.environ, imds)
-    ec2 = FloatingEc2Client(place, config.route_table_role, clock=boot_time, guard=fence)
+    metrics, observer = _measured()
+    ec2 = FloatingEc2Client(place, config.route_table_role, clock=boot_time, guard=fence, observer=observer)
     limit = min(1.0, config.retry_period)
     wanted = config.health_check
 
@@ -135,11 +160,44 @@ def run_nodeport(config: Config, on_stop: Callable[[Callable[[], None]], None]) 
 
     outside = NodeOutside(HostNetlinkClient(), Neighbours(), imds, ec2, boot_time, fence, check)
     node = os.environ.get("NODE_NAME", "")
-    report = NodeReport(config, identity, node, f"{namespace}/{config.lease_name}", StatusFile(config.state_dir))
+    file, floating = StatusFile(config.state_dir), config.floating.addresses
+    events = PodEvents()
+    monitor = Monitor("nodeport", file=file, metrics=metrics, sink=events, clock=boot_time, hidden=floating)
+    monitor.attach(watch)
+    report = NodeReport(config, identity, node, f"{namespace}/{config.lease_name}", monitor)
     nodeport = Nodeport(config, outside, watch, elector, report)
+    _serve_later(config.health_port, watch, monitor, metrics)
     on_stop(nodeport.stop)
     _collect_garbage_again()
-    return nodeport.run()
+    code = nodeport.run()
+    events.close()
+    return code
+
+
+def _measured() -> tuple[Metrics, Callable[[str, str, float], None]]:
+    """What is counted, and who counts the calls to EC2; an init run does without."""
+    from vipmanager.clients.ec2_calls import counter
+    from vipmanager.metrics import Metrics
+
+    metrics = Metrics()
+    return metrics, counter(metrics)
+
+
+def _serve_later(port: int, watch: Watch, monitor: Monitor, metrics: Metrics) -> None:
+    """Have health and metrics served once the loop waits for its first answers: no start-up waits for this."""
+
+    def serve() -> None:
+        from vipmanager.serve import Server
+
+        Server(port, monitor, text).run()
+
+    def text() -> bytes:
+        from vipmanager.clients import exposition
+
+        return exposition.text(metrics.snapshot())
+
+    if port:
+        watch.before_first_wait(threading.Thread(target=serve, name="http", daemon=True).start)
 
 
 def _say_start(config: Config, mode: str) -> None:
@@ -157,5 +215,8 @@ def _collect_garbage_again() -> None:
     """The entrypoint turns it off for the start-up; what was loaded since will never be garbage."""
     import gc
 
+    from vipmanager.memory import give_back_large_blocks
+
     gc.freeze()
     gc.enable()
+    give_back_large_blocks()

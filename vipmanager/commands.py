@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 from vipmanager import logs
-from vipmanager.arguments import Arguments
+from vipmanager.arguments import Arguments, UsageError
 from vipmanager.clients.imds import region
 from vipmanager.config import Config
+from vipmanager.errors import CallError
+
+if TYPE_CHECKING:
+    from vipmanager.doctor.look import NodeChecks
+    from vipmanager.iam import Scope
+    from vipmanager.observe import PodReads
+    from vipmanager.preview.steps import Preview
+
+EX_USAGE = 64
 
 
 def mode_of(parsed: Arguments, config: Config) -> str:
@@ -18,9 +30,9 @@ def mode_of(parsed: Arguments, config: Config) -> str:
 
 def run_status(parsed: Arguments, config: Config) -> int:
     """Show what the vipmanager in this container says of itself."""
-    from vipmanager.status import show
+    from vipmanager.status import probe, show
 
-    return show(config.state_dir, as_json=parsed.json)
+    return probe(config.state_dir) if parsed.ready else show(config.state_dir, as_json=parsed.json)
 
 
 def run_free_ips(parsed: Arguments) -> int:
@@ -37,14 +49,154 @@ def run_free_ips(parsed: Arguments) -> int:
 
 def run_plan(parsed: Arguments, config: Config) -> int:
     """Show what would be done."""
-    raise NotImplementedError
+    from vipmanager.preview.text import as_json, as_text, error_as_json
+
+    mode = mode_of(parsed, config)
+    try:
+        if parsed.on and mode == "nodeport":
+            raise UsageError("--on does not belong to nodeport")
+        preview = _preview_node(config) if mode == "nodeport" else _preview_pod(parsed, config, mode)
+    except UsageError as error:
+        sys.stderr.write(f"vipmanager: {error}\n")
+        return EX_USAGE
+    except CallError as error:
+        if parsed.json:
+            sys.stdout.write(error_as_json(mode, str(error)) + "\n")
+        sys.stderr.write(f"vipmanager: cannot look: {error}\n")
+        return 1
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    sys.stdout.write((as_json(preview) if parsed.json else as_text(preview, colour=colour)) + "\n")
+    return preview.exit_code
+
+
+def _preview_pod(parsed: Arguments, config: Config, mode: str) -> Preview:
+    from vipmanager.asking import Asker
+    from vipmanager.claims import ClaimStore, pod_life
+    from vipmanager.clients.ec2 import Ec2Client
+    from vipmanager.clients.ec2_permissions import Ec2Permissions
+    from vipmanager.clients.imds import ImdsClient
+    from vipmanager.clients.netlink import NetlinkClient
+    from vipmanager.preview.pod import Sources, parse_on, preview_on, preview_pod
+
+    imds = ImdsClient(os.environ)
+    ec2 = Ec2Client(partial(region, os.environ, imds), config.route_table_role)
+    sources = Sources(NetlinkClient(), imds, ec2, Ec2Permissions(ec2), Asker())
+    supposed = parse_on(parsed.on)
+    if supposed:
+        return preview_on(config, mode, sources, supposed)
+    claims = ClaimStore(config.state_dir, pod_life()).load() if mode == "sidecar" else {}
+    return preview_pod(config, mode, sources, claims)
+
+
+def _preview_node(config: Config) -> Preview:
+    from vipmanager.asking import Asker
+    from vipmanager.clients.ec2_floating import FloatingEc2Client
+    from vipmanager.clients.ec2_permissions import Ec2Permissions
+    from vipmanager.clients.host import HostNetlinkClient
+    from vipmanager.clients.imds import ImdsClient
+    from vipmanager.clients.kube import LeaseClient
+    from vipmanager.preview.node import NodeSources, preview_node
+
+    imds = ImdsClient(os.environ)
+    ec2 = FloatingEc2Client(partial(region, os.environ, imds), config.route_table_role)
+    namespace = os.environ.get("POD_NAMESPACE", "")
+    lease = LeaseClient(namespace, config.lease_name, config.renew_deadline / 2).read if namespace else None
+    why = "POD_NAMESPACE is empty; set it from fieldRef metadata.namespace"
+    return preview_node(config, NodeSources(HostNetlinkClient(), imds, ec2, Ec2Permissions(ec2), Asker(), lease, why))
 
 
 def run_doctor(parsed: Arguments, config: Config) -> int:
     """Check what the mode needs."""
-    raise NotImplementedError
+    from vipmanager.asking import Asker
+    from vipmanager.claims import ClaimStore, pod_life
+    from vipmanager.clients.ec2_facts import FactsClient
+    from vipmanager.clients.ec2_permissions import Ec2Permissions
+    from vipmanager.clients.imds import ImdsClient
+    from vipmanager.clients.netlink import NetlinkClient
+    from vipmanager.doctor.look import Outside, run
+    from vipmanager.preview.pod import Sources
+
+    mode = mode_of(parsed, config)
+    imds = ImdsClient(os.environ)
+    ec2 = FactsClient(partial(region, os.environ, imds), config.route_table_role)
+    claims = ClaimStore(config.state_dir, pod_life(), needed=False).load() if mode == "sidecar" else {}
+    reads, node = (_node_reads(), _node_checks(config)) if mode == "nodeport" else (NetlinkClient(), None)
+    sources = Sources(reads, imds, ec2, Ec2Permissions(ec2), Asker())
+    return run(config, mode, Outside(sources, ec2, claims, node), as_json=parsed.json)
+
+
+def _node_reads() -> PodReads:
+    from vipmanager.clients.host import HostNetlinkClient
+    from vipmanager.doctor.look import NodeReads
+
+    return NodeReads(HostNetlinkClient())
+
+
+def _node_checks(config: Config) -> NodeChecks:
+    """What doctor asks of the Kubernetes API, of the kernel's nftables and of the node's health."""
+    from vipmanager.clients.checks import run_check
+    from vipmanager.clients.host import HostNetlinkClient
+    from vipmanager.clients.kube import LeaseClient
+    from vipmanager.doctor.look import NodeChecks, lease_text
+    from vipmanager.errors import ErrorKind, Failure
+
+    namespace = os.environ.get("POD_NAMESPACE", "")
+
+    def lease() -> str:
+        if not namespace:
+            text, remedy = "POD_NAMESPACE is empty", "set it from fieldRef metadata.namespace"
+            raise CallError(Failure(ErrorKind.INVALID, "get lease", "NoNamespace", text, remedy))
+        return lease_text(LeaseClient(namespace, config.lease_name, 2.0).read(), f"{namespace}/{config.lease_name}")
+
+    def health(host: str) -> str:
+        assert config.health_check is not None
+        why = run_check(config.health_check, host, 1.0)
+        if why:
+            remedy = "start what it asks on this node, or correct HealthCheck"
+            raise CallError(Failure(ErrorKind.INVALID, "HealthCheck", "Unhealthy", why, remedy))
+        return f"{config.health_check} answers"
+
+    def marks() -> str:
+        return f"available, tables of ours: {', '.join(sorted(HostNetlinkClient().marks())) or 'none'}"
+
+    return NodeChecks(lease, health if config.health_check else None, marks)
 
 
 def run_iam_policy(parsed: Arguments, config: Config) -> int:
-    """Print the least IAM policy."""
-    raise NotImplementedError
+    """Print the least IAM policy; with RouteTableRole that role's too, as a second document."""
+    import json
+
+    from vipmanager import iam
+
+    mode, scope = mode_of(parsed, config), _scope(parsed)
+    own, routes = iam.policy(config, mode, scope, doctor=parsed.doctor), iam.role_policy(config, mode, scope)
+    if scope.placeholders:
+        sys.stderr.write(f"vipmanager: replace {', '.join(scope.placeholders)} in the policy\n")
+    for role, document in ((f"the role that {mode} runs with", own), (config.route_table_role, routes)):
+        if document is None:
+            continue
+        if iam.size(document) > iam.MAX_SIZE:
+            sys.stderr.write(f"vipmanager: longer than the {iam.MAX_SIZE} characters that IAM takes: {role}\n")
+        if routes is not None:
+            sys.stderr.write(f"vipmanager: policy of {role}:\n")
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+    return 0
+
+
+def _scope(parsed: Arguments) -> Scope:
+    """As the command line says, else the SDK's setting of the region, else as IMDS says within a second."""
+    from vipmanager.clients.imds import ImdsClient
+    from vipmanager.iam import Scope
+
+    place = parsed.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+    account, vpc = parsed.account, parsed.vpc
+    if not (place and account and vpc):
+        imds = ImdsClient(os.environ, timeout=0.5)  # it tries twice
+        with suppress(CallError):
+            primary = min(imds.enis().values(), key=lambda eni: eni.device_index, default=None)
+            account = account or (primary.owner_id if primary else "")
+            vpc = vpc or (primary.vpc_id if primary else "")
+            place = place or imds.region()
+    known = {"region": place, "account": account, "vpc": vpc}
+    return Scope(**{name: value for name, value in known.items() if value})

@@ -26,6 +26,8 @@ from vipmanager.parsers import (
     parse_health_check,
     parse_lease_name,
     parse_peer,
+    parse_pool,
+    parse_port,
     parse_role,
     parse_subnet_cidr,
     parse_tags,
@@ -37,12 +39,12 @@ from vipmanager.parsers import (
 TAG_LENGTH = 256
 """Characters of a tag's value (Amazon EC2 User Guide, "Tag restrictions")."""
 
-INTERFACE_KEY = re.compile(r"Intf([1-9][0-9]?)(Peers|EIPs)")
+INTERFACE_KEY = re.compile(r"Intf([1-9][0-9]?)(Peers|EIPs|Pools)")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Every setting, parsed. `peers` and `eips` are by ENI device index; None in a tri-state means automatic."""
+    """Every setting, parsed. `peers`, `eips`, `pools` are by ENI device index; None in a tri-state means automatic."""
 
     peers: Mapping[int, tuple[Network, ...]] = field(default_factory=dict)
     route_tables: TagSelector = field(default_factory=TagSelector)
@@ -58,6 +60,8 @@ class Config:
     delete_routes_on_exit: bool = False
     state_dir: str = "/run/vipmanager"
     eips: Mapping[int, Mapping[IPv4Address, str]] = field(default_factory=dict)
+    aggregate_routes: bool = False
+    pools: Mapping[int, tuple[Network, ...]] = field(default_factory=dict)
     floating: Floating = field(default_factory=Floating)
     floating_mode: FloatingMode = FloatingMode.ADDRESS
     floating_subnet: IPv4Network | None = None
@@ -67,6 +71,7 @@ class Config:
     retry_period: float = 1.0
     health_check: HealthCheck | None = None
     health_threshold: int = 3
+    health_port: int = 8086
     log_level: str = "INFO"
     log_format: str = "text"
     warnings: tuple[str, ...] = ()
@@ -92,6 +97,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("UseSBR", "source_routing", "auto", parse_tristate,
             "source based routing: a rule per floating address and a default route per interface in table 100+N. "
             "Auto: on where the interface has no peers"),
+    Setting("RouteAggregation", "aggregate_routes", "False", parse_boolean,
+            "`True`: the `host-route` addresses of an ENI share the fewest prefixes that hold nothing else: 256 "
+            "contiguous ones cost one call for each route table"),
     Setting("AssignIPs", "assign", "Auto", parse_tristate,
             "`Auto`: by placement. `True`: an address that cannot be assigned to its ENI is an error. "
             "`False`: never assign"),
@@ -130,6 +138,8 @@ SETTINGS: tuple[Setting, ...] = (
             "`nodeport`: what the holder checks on its node: `tcp://:30007` or `http://:30007/path`"),
     Setting("HealthThreshold", "health_threshold", "3", whole(1, 1000, "failures in a row"),
             "`nodeport`: failures in a row after which the holder offers the address to a healthy node"),
+    Setting("HealthPort", "health_port", "8086", parse_port,
+            "`sidecar` and `nodeport`: TCP port of `/healthz`, `/readyz` and `/metrics`; 0 = off"),
     Setting("LogLevel", "log_level", "INFO", one_of("DEBUG", "INFO", "WARNING", "ERROR"),
             "`DEBUG`, `INFO`, `WARNING` or `ERROR`"),
     Setting("LogFormat", "log_format", "text", one_of("text", "json"), "`text` or `json`"),
@@ -141,6 +151,10 @@ PEERS_MEANING = (
 EIPS_MEANING = (
     "comma-separated `address=eipalloc-…`: Elastic IPs bound to `eni-address`es of the pod interface on ENI device "
     "index N"
+)
+POOLS_MEANING = (
+    "comma-separated networks outside the VPC (IPv4 and IPv6), each routed whole to the ENI on device index N as soon "
+    "as one of its addresses is on the pod interface there"
 )
 
 
@@ -165,13 +179,16 @@ def load(values: Mapping[str, str]) -> Config:
             problems.append(f"{setting.key}={text!r}: {wrong}")
     peers: dict[int, tuple[Network, ...]] = {}
     eips: dict[int, Mapping[IPv4Address, str]] = {}
+    pools: dict[int, tuple[Network, ...]] = {}
     for key, kind, index in _interface_keys(values, problems):
         if kind == "Peers":
-            peers.update({index: found} if (found := _read_peers(key, values[key], problems)) else {})
+            peers.update({index: found} if (found := _read_networks(key, values[key], parse_peer, problems)) else {})
+        elif kind == "Pools":
+            pools.update({index: found} if (found := _read_networks(key, values[key], parse_pool, problems)) else {})
         else:
             eips.update({index: bound} if (bound := _read_eips(key, values[key], problems)) else {})
-    config = Config(peers=peers, eips=eips, warnings=tuple(_peer_conflicts(peers)), **parsed)
-    problems += _eip_problems(eips)
+    config = Config(peers=peers, eips=eips, pools=pools, warnings=tuple(_peer_conflicts(peers)), **parsed)
+    problems += [*_eip_problems(eips), *_pool_problems(pools)]
     if not any(problem.startswith(("LeaseDuration=", "RenewDeadline=", "RetryPeriod=")) for problem in problems):
         problems += _lease_problems(config)
     if problems:
@@ -241,21 +258,22 @@ def _interface_keys(values: Mapping[str, str], problems: list[str]) -> Iterator[
         if match:
             yield key, match[2], int(match[1])
             continue
-        zero = key in ("Intf0Peers", "Intf0EIPs")
+        zero = key in ("Intf0Peers", "Intf0EIPs", "Intf0Pools")
         hint = "device index 0 is the node's primary interface" if zero else "unknown setting"
         problems.append(
-            f"{key}={values[key]!r}: {hint}; accepted: Intf1Peers, Intf2Peers, … Intf99Peers, Intf1EIPs, … Intf99EIPs"
+            f"{key}={values[key]!r}: {hint}; accepted: Intf1Peers, Intf2Peers, … Intf99Peers, Intf1EIPs, … Intf99EIPs, "
+            "Intf1Pools, … Intf99Pools"
         )
 
 
-def _read_peers(key: str, text: str, problems: list[str]) -> tuple[Network, ...]:
-    peers: dict[Network, None] = {}
+def _read_networks(key: str, text: str, parse: Callable[[str], Network], problems: list[str]) -> tuple[Network, ...]:
+    networks: dict[Network, None] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         try:
-            peers[parse_peer(item)] = None
+            networks[parse(item)] = None
         except Invalid as wrong:
             problems.append(f"{key}: {wrong}")
-    return tuple(peers)
+    return tuple(networks)
 
 
 def _read_eips(key: str, text: str, problems: list[str]) -> Mapping[IPv4Address, str]:
@@ -273,6 +291,22 @@ def _eip_problems(eips: Mapping[int, Mapping[IPv4Address, str]]) -> Iterator[str
         for allocation in eips[index].values():
             if first.setdefault(allocation, index) != index:
                 yield f"Intf{index}EIPs: {allocation} is in Intf{first[allocation]}EIPs too; it has one address only"
+
+
+def _pool_problems(pools: Mapping[int, tuple[Network, ...]]) -> Iterator[str]:
+    """A pool is one interface's whole, and an address is in one pool."""
+    listed = [(index, pool) for index in sorted(pools) for pool in pools[index]]
+    order = sorted(
+        range(len(listed)), key=lambda at: (listed[at][1].version, listed[at][1][0], listed[at][1].prefixlen)
+    )
+    around: list[int] = []  # those that hold the present one, broadest first: there may be thousands all in all
+    for at in order:
+        while around and listed[at][1][0] not in listed[around[-1]][1]:
+            around.pop()
+        if around:
+            (other, before), (index, pool) = (listed[each] for each in sorted((at, around[-1])))
+            yield f"Intf{index}Pools: {pool} overlaps {before} of Intf{other}Pools; an address is in one pool only"
+        around.append(at)
 
 
 def _peer_conflicts(peers: Mapping[int, tuple[Network, ...]]) -> Iterator[str]:

@@ -18,6 +18,26 @@ class ConfigError(Exception):
         super().__init__("; ".join(problems))
 
 
+THROTTLES = frozenset(
+    (
+        "RequestLimitExceeded",
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "EC2ThrottledException",
+        "TooManyRequestsException",
+        "BandwidthLimitExceeded",
+    )
+)
+"""Too many calls are made: EC2's own code, and those that botocore knows of others (retries/standard.py)."""
+
+
+LONGEST = 300
+"""Characters of a message that is shown in one line: a denial of AWS carries a thousand of encoded detail."""
+
+
 class ErrorKind(Enum):
     """What a failed call means for the caller."""
 
@@ -43,8 +63,20 @@ class Failure:
     message: str
     remedy: str = ""
 
+    @property
+    def throttled(self) -> bool:
+        """Whether it is about how many calls are made, and not about this one."""
+        return self.code in THROTTLES
+
     def __str__(self) -> str:
         text = f"{self.call} failed ({self.kind.value}, {self.code}): {self.message}"
+        return f"{text}; {self.remedy}" if self.remedy else text
+
+    @property
+    def brief(self) -> str:
+        """The call, the code, the service's words as far as they fit a line, and the remedy."""
+        message = self.message if len(self.message) <= LONGEST else f"{self.message[:LONGEST]}…"
+        text = f"{self.call}: {self.code}: {message}"
         return f"{text}; {self.remedy}" if self.remedy else text
 
 

@@ -38,7 +38,9 @@ class TextFormatter(logging.Formatter):
 
     @staticmethod
     def _quote(value: str) -> str:
-        return json.dumps(value, ensure_ascii=False) if any(c in value for c in ' "\n\t') else value
+        if not value.isprintable():  # what others say must not steer the terminal of who reads it
+            return json.dumps(value)
+        return json.dumps(value, ensure_ascii=False) if " " in value or '"' in value else value
 
 
 class JsonFormatter(logging.Formatter):

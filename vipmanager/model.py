@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -133,6 +135,11 @@ class RouteTable:
     edge: bool = False
     seen: float = 0.0
 
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """Where functions of this table alone keep their results; no part of its value."""
+        return {}
+
 
 @dataclass(frozen=True, order=True)
 class PodRoute:
@@ -217,6 +224,11 @@ class Observed:
         """MACs of pod interfaces of which it is not known yet whose they are."""
         return frozenset(interface.mac for interface in self.interfaces) - self.foreign - frozenset(self.enis)
 
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """Where functions of this snapshot alone keep their results; no part of its value."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -224,7 +236,8 @@ class Claim:
 
     `since`: when the address appeared. `held`: per target (a route table id, or for `eni-address` the ENI id, and the
     allocation id of its Elastic IP) when it was last known to be ours. `conceded_to`: who took it over, at
-    `conceded_at`. `vanished`: when it left the interface.
+    `conceded_at`. `vanished`: when it left the interface. `aimed`: when its destination last changed, and `scope` the
+    broadest one that it has had while a route of that may be left (RouteAggregation).
     """
 
     address: Address
@@ -236,6 +249,8 @@ class Claim:
     conceded_to: str = ""
     conceded_at: float = 0.0
     vanished: float | None = None
+    scope: Network | None = None
+    aimed: float = 0.0
 
 
 Claims = Mapping[Address, Claim]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from vipmanager.actions import (
     Action,
@@ -37,12 +38,22 @@ from vipmanager.model import (
     Subnet,
 )
 from vipmanager.parsers import TagSelector
-from vipmanager.ports import DiscoveryPort, Ec2Port, NetlinkPort
+from vipmanager.ports import DiscoveryPort, Ec2Port
 
 log = logging.getLogger("vipmanager.observe")
 
 SETTLE = 5.0
 """Seconds for which our own write is believed rather than a describe; EC2's reads are eventually consistent."""
+
+
+class PodReads(Protocol):
+    """What is read of the pod, of the netlink port."""
+
+    def interfaces(self) -> tuple[PodInterface, ...]:
+        """See NetlinkPort."""
+
+    def pod_network(self) -> PodNetwork:
+        """See RoutesPort."""
 
 
 class View:
@@ -88,7 +99,7 @@ class View:
             pod=self.pod,
         )
 
-    def look(self, netlink: NetlinkPort) -> None:
+    def look(self, netlink: PodReads) -> None:
         """Read the kernel anew. Raises CallError."""
         self.interfaces = netlink.interfaces()
         self.pod = netlink.pod_network()
@@ -267,23 +278,36 @@ def discover(macs: Collection[str], imds: DiscoveryPort, ec2: Ec2Port) -> dict[s
 
 
 def _discover_by_ec2(macs: Collection[str], ec2: Ec2Port) -> dict[str, Eni]:
-    """The same facts from three describes; the VPC's CIDRs are the `local` routes that each of its tables has."""
+    """The same facts from three describes."""
     found = [eni for eni in ec2.enis_by_mac(sorted(macs)) if eni.mac in macs]
     enis: dict[str, Eni] = {}
     for vpc_id in sorted({eni.vpc_id for eni in found}):
-        subnets = {subnet.id: subnet for subnet in ec2.subnets(vpc_id)}
-        local = tuple(dict.fromkeys(cidr for table in ec2.route_tables(vpc_id) for cidr in table.local))
-        for eni in (eni for eni in found if eni.vpc_id == vpc_id):
-            if eni.subnet_id not in subnets or not local:
-                raise CallError(
-                    Failure(
-                        ErrorKind.INVALID,
-                        "ec2:DescribeSubnets",
-                        "NotShown",
-                        f"EC2 does not show subnet {eni.subnet_id} or the route tables of {vpc_id} to this role",
-                        "let the pod reach IMDS (hop limit 2)",
-                    )
+        of_vpc = [eni for eni in found if eni.vpc_id == vpc_id]
+        enis.update(enis_described(of_vpc, ec2.subnets(vpc_id), ec2.route_tables(vpc_id)))
+    return enis
+
+
+def enis_described(
+    found: Iterable[EniDescription], subnets: Iterable[Subnet], tables: Iterable[RouteTable]
+) -> dict[str, Eni]:
+    """The ENIs of one VPC by MAC, as EC2 describes them; its CIDRs are the `local` routes that each table has.
+
+    Raises CallError when something that belongs to them is not shown.
+    """
+    cidrs = {subnet.id: subnet.cidrs for subnet in subnets}
+    local = tuple(dict.fromkeys(cidr for table in tables for cidr in table.local))
+    enis: dict[str, Eni] = {}
+    for eni in found:
+        if eni.subnet_id not in cidrs or not local:
+            raise CallError(
+                Failure(
+                    ErrorKind.INVALID,
+                    "ec2:DescribeSubnets",
+                    "NotShown",
+                    f"EC2 does not show subnet {eni.subnet_id} or the route tables of {eni.vpc_id} to this role",
+                    "let the pod reach IMDS (hop limit 2)",
                 )
-            cidrs = subnets[eni.subnet_id].cidrs
-            enis[eni.mac] = Eni(eni.id, eni.mac, eni.device_index, eni.subnet_id, cidrs, vpc_id, local, eni.owner_id)
+            )
+        own = cidrs[eni.subnet_id]
+        enis[eni.mac] = Eni(eni.id, eni.mac, eni.device_index, eni.subnet_id, own, eni.vpc_id, local, eni.owner_id)
     return enis

@@ -7,7 +7,6 @@ EC2's describes show; of ENIs and subnets that follow the holder EC2 is asked ag
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 
 from vipmanager.actions import AssignAddress, UnassignAddress, VpcAction
 from vipmanager.actions_node import CloudAction, DetachEni
@@ -151,9 +150,11 @@ class NodeView:
         """The VPC's CIDRs."""
         self._vpc_cidrs, self._vpc_cidrs_seen = tuple(found), seen
 
-    def learn_instances(self, found: Mapping[str, str], seen: float) -> None:
-        """The states of other instances."""
-        self._instances = {instance: (state, seen) for instance, state in found.items()}
+    def learn_instances(self, found: Mapping[str, str | Failure], seen: float) -> None:
+        """The states of other instances, as far as they could be read."""
+        self._instances = {
+            instance: (state, seen) for instance, state in found.items() if not isinstance(state, Failure)
+        }
 
     def wrote(self, action: CloudAction, now: float) -> None:
         """Our own write succeeded: know it without asking, as far as EC2 has done it by then."""
@@ -188,10 +189,12 @@ def own_enis(ec2: FloatingEc2Port, macs: Sequence[str], instance_id: str) -> tup
     return enis
 
 
-def instance_states(ec2: FloatingEc2Port, ids: Sequence[str]) -> dict[str, str]:
-    """The states of some instances; one that cannot be read is left out, its ENI is then detached patiently."""
-    states: dict[str, str] = {}
+def instance_states(ec2: FloatingEc2Port, ids: Sequence[str]) -> dict[str, str | Failure]:
+    """The states of some instances; of one that cannot be read why, its ENI is then detached patiently."""
+    states: dict[str, str | Failure] = {}
     for instance_id in ids:
-        with suppress(CallError):
+        try:
             states[instance_id] = ec2.instance_state(instance_id)
+        except CallError as error:
+            states[instance_id] = error.failure
     return states

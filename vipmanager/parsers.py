@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -122,19 +123,33 @@ def parse_directory(text: str) -> str:
     return text
 
 
-def parse_peer(text: str) -> Network:
-    """One host or network. Raises Invalid, with the network meant where host bits are set."""
+def _parse_network(text: str) -> Network:
     accepted = f"{text!r} is no address or network; accepted: 10.0.0.1, 10.0.0.0/24, fd00::/64"
     if "%" in text:
         raise Invalid(accepted)
     try:
-        peer = ip_network(text)
+        return ip_network(text)
     except ValueError:
         try:
             meant = ip_network(text, strict=False)
         except ValueError:
             raise Invalid(accepted) from None
         raise Invalid(f"{text!r} has host bits set; did you mean {meant}, or the host {text.split('/')[0]}?") from None
+
+
+def parse_pool(text: str) -> Network:
+    """A network whose addresses are all of one interface. Raises Invalid."""
+    pool = _parse_network(text)
+    if pool.prefixlen == 0:
+        raise Invalid(f"{text!r} is everything; accepted: 192.168.0.0/28, fd00::/64")
+    if pool.is_multicast or pool.is_loopback or pool.is_link_local or pool.network_address.is_unspecified:
+        raise Invalid(f"{text!r} can be no pool (multicast, loopback, link-local or unspecified)")
+    return pool
+
+
+def parse_peer(text: str) -> Network:
+    """One host or network. Raises Invalid, with the network meant where host bits are set."""
+    peer = _parse_network(text)
     if peer.prefixlen == 0:
         raise Invalid(
             f'{text!r} would take the pod\'s way to AWS too; use UseSBR: "True" for a default route by source'
@@ -155,6 +170,13 @@ def whole(minimum: int, maximum: int, unit: str) -> Callable[[str], int]:
     return parse
 
 
+def parse_port(text: str) -> int:
+    """A TCP port, or 0. Raises Invalid."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise Invalid("accepted: a TCP port, 1 to 65535, or 0 (off)")
+    return int(text)
+
+
 def parse_floating(text: str) -> Floating:
     """Addresses and allocation ids, comma-separated, each once. Raises Invalid."""
     addresses: list[Address] = []
@@ -164,9 +186,9 @@ def parse_floating(text: str) -> Floating:
             eips.append(parse_allocation(item))
         else:
             addresses.append(parse_address(item, "10.0.0.80, 2001:db8::80, or eipalloc-… of an Elastic IP"))
-    twice = [str(each) for each in [*addresses, *eips] if [*addresses, *eips].count(each) > 1]
-    if twice:
-        raise Invalid(f"{twice[0]} is named twice")
+    twice = next((each for each, times in Counter([*addresses, *eips]).items() if times > 1), None)
+    if twice is not None:
+        raise Invalid(f"{twice} is named twice")
     return Floating(tuple(addresses), tuple(eips))
 
 
@@ -194,6 +216,7 @@ def parse_address(text: str, accepted: str) -> Address:
 def parse_eips(text: str) -> Mapping[IPv4Address, str]:
     """`address=eipalloc-…`, comma-separated: each address and each Elastic IP once. Raises Invalid."""
     found: dict[IPv4Address, str] = {}
+    taken: set[str] = set()
     for item in filter(None, (part.strip() for part in text.split(","))):
         left, equals, right = (part.strip() for part in item.partition("="))
         if not equals:
@@ -201,9 +224,10 @@ def parse_eips(text: str) -> Mapping[IPv4Address, str]:
         address, allocation = parse_address(left, "10.0.0.80=eipalloc-…"), parse_allocation(right)
         if not isinstance(address, IPv4Address):
             raise Invalid(f"{left}: an Elastic IP is bound to an IPv4 address")
-        if address in found or allocation in found.values():
+        if address in found or allocation in taken:
             raise Invalid(f"{item!r} repeats an address or an Elastic IP; one is bound to one")
         found[address] = allocation
+        taken.add(allocation)
     return found
 
 

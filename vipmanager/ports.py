@@ -78,13 +78,14 @@ class Ec2Port(Protocol):
 
 
 class Permission(NamedTuple):
-    """What IAM is asked about a change: `ec2:ReplaceRoute`, and the ARN of a Resource that would allow it.
+    """What IAM is asked about a change: `ec2:ReplaceRoute`, the ARN of a Resource that would allow it, and the ids.
 
     `asked` is false where EC2 cannot be asked beforehand, because the call takes no DryRun.
     """
 
     action: str
     resource: str
+    ids: str
     asked: bool
 
 
@@ -247,3 +248,10 @@ class DiscoveryPort(Protocol):
 
     def enis(self) -> Mapping[str, Eni]:
         """The worker's ENIs by MAC."""
+
+
+class EventSink(Protocol):
+    """Kubernetes Events on the own Pod: what happened, for those who look with kubectl."""
+
+    def emit(self, reason: str, message: str, *, warning: bool) -> None:
+        """Tell it soon, or never: it does not block and raises nothing. `reason` is one word in CamelCase."""

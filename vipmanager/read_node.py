@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from vipmanager.actions_node import AssociateVpcCidr, CloudAction, CreateSubnet, DeleteSubnet, EniAction
-from vipmanager.apply import Done, Jobs, Key, RetryBook
+from vipmanager.apply import Done, Jobs, Key, Retry, RetryBook
 from vipmanager.apply_node import telling
 from vipmanager.config import Config
+from vipmanager.errors import Failure
 from vipmanager.floating import FloatingMode
 from vipmanager.model import Address
 from vipmanager.model_node import FLOATING_TAG
@@ -24,6 +25,10 @@ RESYNC = 30.0
 """Seconds between checks of EC2, at most: a floating address has one holder, so that this costs few calls."""
 
 DISCOVERY: Key = ("fact", "discovery")
+INSTANCES: Key = ("fact", NodeNeed.INSTANCES.name)
+
+Question = tuple[Callable[[], Any], Callable[[Any], None]]
+"""What to call for a fact, and who learns the answer."""
 
 
 class Reader:
@@ -56,13 +61,17 @@ class Reader:
             self._report.failed(key, self._retries.failed(key, done.failure, now))
             return
         self._retries.succeeded(key)
-        self._report.succeeded(key)
+        unread = [state for state in done.value.values() if isinstance(state, Failure)] if key == INSTANCES else []
+        if unread:  # said, though the node is no less fit: it detaches patiently
+            self._report.failed(key, Retry(1, now, unread[0]))
+        else:
+            self._report.succeeded(key)
         self._answered[key] = now
         done.subject(done.value)
 
     def look_again(self, *, eni: bool) -> None:
         """Something is other than it was thought to be, or has been changed: read it again."""
-        self._refresh |= self._facts(eni)
+        self._refresh |= facts(self._config, eni=eni)
 
     def changed(self, action: CloudAction) -> None:
         """EC2 has accepted a change, and may take a while to show it."""
@@ -76,7 +85,7 @@ class Reader:
             return frozenset({NodeNeed.VPC_CIDRS})
         if isinstance(action, EniAction):
             return frozenset({NodeNeed.FLOATING})
-        return frozenset(self._facts(True) - {NodeNeed.SUBNETS, NodeNeed.VPC_CIDRS})
+        return frozenset(facts(self._config, eni=True) - {NodeNeed.SUBNETS, NodeNeed.VPC_CIDRS})
 
     def verify(self, now: float) -> None:
         """Something was written: look whether it stands, once describes no longer lag."""
@@ -108,8 +117,8 @@ class Reader:
                 self.poll(frozenset(), now)
                 continue
             self._refresh.discard(need)
-            question, learn = self._question(need, now)
-            self._jobs.submit((key,), learn, question)
+            ask, learn = question(need, self._view, self._config, self._ec2, now)
+            self._jobs.submit((key,), learn, ask)
 
     def wake_at(self) -> float | None:
         """When there is something to ask by time alone."""
@@ -132,15 +141,15 @@ class Reader:
             self.poll(plan.poll, now)
         if self._verify_at is not None and now >= self._verify_at:
             self._verify_at = None
-            self._refresh |= self._facts(True)
+            self._refresh |= facts(self._config, eni=True)
         if self._view.recheck_at is not None and now >= self._view.recheck_at:
             self._view.rechecked()
-            self._refresh |= self._facts(True)
+            self._refresh |= facts(self._config, eni=True)
         if now >= self._resync_at:
             first = self._resync_at == float("-inf")
             interval = min(RESYNC, self._config.resync_interval or RESYNC)
             self._resync_at = now + interval * (0.8 + 0.4 * self._draw())
-            self._refresh |= set() if first else self._facts(True)
+            self._refresh |= set() if first else facts(self._config, eni=True)
             if any(problem.fatal for problem in plan.problems):  # an ENI may have come since
                 self._discover(now)
 
@@ -151,44 +160,48 @@ class Reader:
         imds, ec2 = self._imds, self._ec2
         self._jobs.submit((DISCOVERY,), self._view.enis.update, lambda: discover(macs, imds, ec2))
 
-    def _facts(self, eni: bool) -> set[NodeNeed]:
-        """What a check of EC2 reads in this mode; `eni`: what concerns ENIs and subnets too."""
-        needs, mode = {NodeNeed.OWN}, self._config.floating_mode
-        if self._config.floating.eips:
-            needs.add(NodeNeed.EIPS)
-        if mode is FloatingMode.ROUTE:
-            needs.add(NodeNeed.TABLES)
-        elif mode is FloatingMode.ADDRESS and self._addresses6():
-            needs.add(NodeNeed.HOLDERS)
-        elif eni and mode.moves_eni:
-            needs |= {NodeNeed.FLOATING, NodeNeed.SUBNETS}
-        if eni and mode is FloatingMode.SUBNET:
-            needs.add(NodeNeed.VPC_CIDRS)
-        return needs
 
-    def _question(self, need: NodeNeed, now: float) -> tuple[Callable[[], Any], Callable[[Any], None]]:
-        """How a fact is read, and what is done with the answer."""
-        ec2, view, vpc_id = self._ec2, self._view, self._view.vpc_id
-        if need is NodeNeed.OWN:
-            macs, instance_id = sorted(view.enis), view.instance_id
-            return lambda: own_enis(ec2, macs, instance_id), lambda found: view.learn_own(found, now)
-        if need is NodeNeed.TABLES:
-            return lambda: ec2.route_tables(vpc_id), view.learn_tables
-        if need is NodeNeed.HOLDERS:
-            addresses = self._addresses6()
-            return lambda: ec2.enis_holding(vpc_id, addresses), lambda got: view.learn_holders(got, addresses, now)
-        if need is NodeNeed.EIPS:
-            eips = self._config.floating.eips
-            return lambda: ec2.elastic_ips(eips), lambda found: view.learn_eips(found, eips, now)
-        if need is NodeNeed.FLOATING:
-            value = str(self._config.floating)
-            return lambda: ec2.enis_tagged(vpc_id, FLOATING_TAG, value), lambda got: view.learn_floating(got, now)
-        if need is NodeNeed.SUBNETS:
-            return lambda: ec2.subnets(vpc_id), lambda found: view.learn_subnets(found, now)
-        if need is NodeNeed.VPC_CIDRS:
-            return lambda: ec2.vpc_cidrs(vpc_id), lambda found: view.learn_vpc_cidrs(found, now)
-        others = view.others
-        return lambda: instance_states(ec2, others), lambda found: view.learn_instances(found, now)
+def question(need: NodeNeed, view: NodeView, config: Config, ec2: FloatingEc2Port, now: float) -> Question:
+    """How a fact is read, and what is done with the answer."""
+    vpc_id = view.vpc_id
+    if need is NodeNeed.OWN:
+        macs, instance_id = sorted(view.enis), view.instance_id
+        return lambda: own_enis(ec2, macs, instance_id), lambda found: view.learn_own(found, now)
+    if need is NodeNeed.TABLES:
+        return lambda: ec2.route_tables(vpc_id), view.learn_tables
+    if need is NodeNeed.HOLDERS:
+        addresses = addresses6(config)
+        return lambda: ec2.enis_holding(vpc_id, addresses), lambda got: view.learn_holders(got, addresses, now)
+    if need is NodeNeed.EIPS:
+        eips = config.floating.eips
+        return lambda: ec2.elastic_ips(eips), lambda found: view.learn_eips(found, eips, now)
+    if need is NodeNeed.FLOATING:
+        value = str(config.floating)
+        return lambda: ec2.enis_tagged(vpc_id, FLOATING_TAG, value), lambda got: view.learn_floating(got, now)
+    if need is NodeNeed.SUBNETS:
+        return lambda: ec2.subnets(vpc_id), lambda found: view.learn_subnets(found, now)
+    if need is NodeNeed.VPC_CIDRS:
+        return lambda: ec2.vpc_cidrs(vpc_id), lambda found: view.learn_vpc_cidrs(found, now)
+    others = view.others
+    return lambda: instance_states(ec2, others), lambda found: view.learn_instances(found, now)
 
-    def _addresses6(self) -> list[Address]:
-        return [address for address in self._config.floating.addresses if address.version == 6]
+
+def facts(config: Config, *, eni: bool) -> set[NodeNeed]:
+    """What a check of EC2 reads in this mode; `eni`: what concerns ENIs and subnets too."""
+    needs, mode = {NodeNeed.OWN}, config.floating_mode
+    if config.floating.eips:
+        needs.add(NodeNeed.EIPS)
+    if mode is FloatingMode.ROUTE:
+        needs.add(NodeNeed.TABLES)
+    elif mode is FloatingMode.ADDRESS and addresses6(config):
+        needs.add(NodeNeed.HOLDERS)
+    elif eni and mode.moves_eni:
+        needs |= {NodeNeed.FLOATING, NodeNeed.SUBNETS}
+    if eni and mode is FloatingMode.SUBNET:
+        needs.add(NodeNeed.VPC_CIDRS)
+    return needs
+
+
+def addresses6(config: Config) -> list[Address]:
+    """The IPv6 addresses that float: who holds one matters, because it has to be freed first."""
+    return [address for address in config.floating.addresses if address.version == 6]

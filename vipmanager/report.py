@@ -5,32 +5,44 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
+from ipaddress import ip_network
 
-from vipmanager.actions import Action, Plan, SetRoute
+from vipmanager.actions import Action, Need, Plan, SetRoute
 from vipmanager.apply import Key, Retry
 from vipmanager.config import Config
 from vipmanager.errors import ErrorKind, Failure
+from vipmanager.lines import Lines, listed
 from vipmanager.logs import event
 from vipmanager.model import (
     Address,
     Claim,
     Claims,
+    Network,
     Observed,
     PlacementKind,
     Problem,
 )
-from vipmanager.plan.claims import holdings
+from vipmanager.monitor import Monitor
+from vipmanager.plan.holdings import Holding, Standing, holdings
 
 log = logging.getLogger("vipmanager")
 
 OK, FAILED = 0, 1
+LASTING = 3
+"""Attempts after which a failure that may pass is told to Kubernetes; the log has it from the first."""
+
+
+FULL = frozenset((Need.TABLES.name, Need.STATES.name))
+"""The facts that compare EC2 in full."""
 
 
 class Report:
-    """Remembers what was said. Used from the agent's thread only."""
+    """Remembers what was said, and tells the monitor. Used from the agent's thread only."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, monitor: Monitor | None = None) -> None:
         self._config = config
+        self._monitor = monitor or Monitor("")
+        self._compares = False
         self._problems: frozenset[Problem] = frozenset()
         self._foreign: set[tuple[str, str]] = set()
         self._known: set[str] = set()
@@ -38,7 +50,12 @@ class Report:
         self._unsaid: defaultdict[tuple[str, str], list[tuple[str, Failure, int | None]]] = defaultdict(list)
         self._again: list[str] = []
         self._complete: dict[Address, Claim] = {}
-        self._moved_from: dict[Address, set[str]] = {}
+        self._moved_from: dict[Network, set[str]] = {}
+        self._lines = Lines()
+        self._emitted: set[tuple[str, str]] = set()
+        self._drifted: set[tuple[Address, str]] = set()
+        self._observed = Observed()
+        self._standings: dict[Address, Mapping[str, Holding]] = {}
 
     # the pod's interfaces
 
@@ -48,7 +65,7 @@ class Report:
             eni = observed.enis.get(interface.mac)
             if eni is not None and interface.name not in self._known:
                 self._known.add(interface.name)
-                addresses = ",".join(map(str, interface.addresses)) or "none"
+                addresses = listed(interface.addresses) or "none"
                 event(
                     log,
                     logging.INFO,
@@ -73,12 +90,23 @@ class Report:
 
     def decided(self, plan: Plan, before: Claims, observed: Observed) -> None:
         """Say which claims were completed, conceded or given up, and which problems came or went."""
+        self._observed, self._standings = (
+            observed,
+            {address: holdings(claim, observed) for address, claim in plan.claims.items()},
+        )
         for address, claim in plan.claims.items():
-            self._claim(address, claim, before.get(address), observed)
-            self._bound(claim, before.get(address), observed)
-        for address in set(before) - set(plan.claims):
+            self._claim(address, claim, before.get(address), self._standings[address])
+        for address in [address for address in before if address not in plan.claims]:
             self._complete.pop(address, None)
-            event(log, logging.INFO, "withdrawn", address=address, eni=before[address].eni_id)
+            eni = before[address].eni_id
+            text = f"{{}} left the pod and is no longer delivered to {eni}"
+            self._lines.add(logging.INFO, "withdrawn", before[address], reason="Withdrawn", text=text, eni=eni)
+        self._lines.say(log, self._monitor.emit)
+        for address, claim in self._complete.items() if self._moved_from else ():
+            for destination in (claim.destination, ip_network(address)):
+                self._moved_from.pop(destination, None)
+        for address, claim in plan.claims.items():
+            self._bound(claim, before.get(address), observed)
         problems = frozenset(plan.problems)
         for problem in sorted(problems - self._problems, key=str):
             event(
@@ -88,39 +116,68 @@ class Report:
                 of=problem.subject,
                 why=problem.text,
             )
+            if problem.fatal:
+                self._monitor.emit("Failing", str(problem), warning=True)
         self._problems = problems
 
-    def _claim(self, address: Address, claim: Claim, old: Claim | None, observed: Observed) -> None:
+    def _claim(self, address: Address, claim: Claim, old: Claim | None, standing: Mapping[str, Holding]) -> None:
         if claim.conceded_to:
             self._complete.pop(address, None)
             if old is None or old.conceded_to != claim.conceded_to:
-                event(log, logging.WARNING, "conceded", address=address, eni=claim.eni_id, to=claim.conceded_to)
+                to, text = claim.conceded_to, f"{{}} was taken over by {claim.conceded_to}"
+                self._lines.add(
+                    logging.WARNING, "conceded", claim, reason="Conceded", text=text, eni=claim.eni_id, to=to
+                )
+                self._monitor.add("vipmanager_concessions_total")
             return
         if claim.vanished is not None:
             self._complete.pop(address, None)
             if old is not None and old.vanished is None:
-                event(log, logging.INFO, "address gone", address=address, eni=claim.eni_id)
+                self._lines.add(logging.INFO, "address gone", claim, eni=claim.eni_id)
             return
         known = self._complete.get(address)
-        standing = holdings(claim, observed)
+        if known is not None and known.since == claim.since:
+            self._drift(claim, standing)
         if not standing or not all(holding.ours_since(claim.since) for holding in standing.values()):
             return
         self._complete[address] = claim
         if known is not None and known.since == claim.since:
             return
+        self._complete_anew(claim, standing)
+
+    def _complete_anew(self, claim: Claim, standing: Mapping[str, Holding]) -> None:
+        """Say that a claim has been completed."""
         routed = claim.kind is not PlacementKind.ENI_ADDRESS
-        event(
-            log,
+        before = (self._moved_from.get(to, set()) for to in (claim.destination, ip_network(claim.address)))
+        moved_from = ",".join(sorted(set().union(*before) - {claim.eni_id}))
+        how = f"{claim.kind.value} in {len(standing)} route tables" if routed else claim.kind.value
+        moved = f", moved from {moved_from}" if moved_from else ""
+        self._lines.add(
             logging.INFO,
             "claimed",
-            address=address,
+            claim,
+            reason="Claimed",
+            text=f"{{}} is delivered to {claim.eni_id} ({how}){moved}",
             placement=claim.kind.value,
             destination=claim.destination if claim.kind is PlacementKind.SUBNET_ROUTE else None,
             eni=claim.eni_id,
             tables=len(standing) if routed else None,
-            moved_from=",".join(sorted(self._moved_from.pop(address, set()) - {claim.eni_id})),
+            moved_from=moved_from,
             took=max(holding.seen for holding in standing.values()) - claim.since,
         )
+        self._monitor.add("vipmanager_claims_total")
+
+    def _drift(self, claim: Claim, standing: Mapping[str, Holding]) -> None:
+        """Count what was ours and is no more, though the address stayed here and no live ENI took it over."""
+        for target, holding in standing.items():
+            item = (claim.address, target)
+            if holding.standing is Standing.OURS:
+                self._drifted.discard(item)
+            elif holding.standing is not Standing.UNKNOWN and target in claim.held and item not in self._drifted:
+                self._drifted.add(item)
+                self._monitor.add("vipmanager_drift_total")
+                found = holding.holder or "nothing"
+                self._lines.add(logging.WARNING, "drift", claim, at=target, found=found)
 
     def _bound(self, claim: Claim, old: Claim | None, observed: Observed) -> None:
         """Name an Elastic IP when it is first known to be bound to a claim's address."""
@@ -144,13 +201,20 @@ class Report:
     def applied(self, action: Action) -> None:
         """A write succeeded; the story is told by its claim, the detail at DEBUG."""
         if isinstance(action, SetRoute) and action.replaces:
-            self._moved_from.setdefault(action.address, set()).add(action.replaces)
+            self._moved_from.setdefault(action.destination, set()).add(action.replaces)
         event(log, logging.DEBUG, "applied", action=action)
+        self._monitor.add("vipmanager_actions_total", kind=action.key[0], result="ok")
         self.recovered(action.key)
 
     def failed(self, key: Key, retry: Retry, action: Action | None = None, fullness: int | None = None) -> None:
         """A call failed: noted for `flush` when the reason is new for this item."""
+        if action is not None:
+            self._monitor.add("vipmanager_actions_total", kind=action.key[0], result=retry.failure.kind.value)
         reason = (retry.failure.call, retry.failure.code)
+        lasting = retry.standing or retry.attempts >= LASTING
+        if lasting and reason not in self._emitted:
+            self._emitted.add(reason)
+            self._monitor.emit("Failing", f"{action or ' '.join(key)}: {retry.failure.brief}", warning=True)
         if self._failures.get(key) == reason:
             return
         self._failures[key] = reason
@@ -160,6 +224,41 @@ class Report:
         """What failed before succeeded: noted for `flush`."""
         if self._failures.pop(key, None) is not None:
             self._again.append(" ".join(key))
+
+    def compares(self) -> None:
+        """A resync begins."""
+        self._monitor.compare(FULL if self._compares else ())
+
+    def answered(self, key: Key) -> None:
+        """EC2 has told a fact."""
+        self._monitor.compared(key[-1])
+
+    def round(self, plan: Plan, retries: Mapping[Key, Retry], *, looked: bool) -> None:
+        """The end of a round: what failed in it, and the state of each address. `looked`: the kernel was read."""
+        from vipmanager import status_pod  # by now calls are under way: its import delays no claim
+
+        self.flush()
+        monitor, seen = self._monitor, status_pod.Seen(plan, self._observed, retries, looked)
+        found = status_pod.entries(seen, self._standings)
+        self._weigh_comparison(plan)
+        since = monitor.since({str(entry.address): (entry.state, entry.conceded_to) for entry in found})
+        here = {address for interface in self._observed.interfaces for address in interface.addresses}
+        monitor.publish(
+            status_pod.document(seen, found, monitor.unix, since),
+            status_pod.not_ready(seen, found),
+            here | set(plan.claims),
+        )
+        monitor.replace("vipmanager_addresses", status_pod.tally(found))
+        monitor.replace("vipmanager_problems", status_pod.problem_tally(plan.problems))
+        monitor.progress(under_way=status_pod.under_way(seen, found), began=self._observed.at)
+
+    def _weigh_comparison(self, plan: Plan) -> None:
+        """EC2 is compared at intervals, if these are not off, while the pod has an ENI or a claim."""
+        macs = {interface.mac for interface in self._observed.interfaces} - self._observed.foreign
+        compares = bool(macs or plan.claims) and bool(self._config.resync_interval)
+        if compares != self._compares:
+            self._compares = compares
+            self.compares()
 
     def flush(self) -> None:
         """Say what failed since the last time, one line for each reason: an outage of EC2 hits all tables at once."""
@@ -179,6 +278,10 @@ class Report:
             )
         if self._again:
             event(log, logging.INFO, "recovered", item=self._again[0], others=len(self._again) - 1 or None)
+        over = self._emitted - set(self._failures.values())
+        self._emitted -= over
+        for call, code in sorted(over):
+            self._monitor.emit("Recovered", f"{call} no longer fails with {code}")
         self._unsaid.clear()
         self._again.clear()
 
@@ -216,7 +319,14 @@ class Report:
         for problem in fatal:
             event(log, logging.ERROR, "missing", item=problem.subject, why=problem.text)
         for key, retry in sorted(failures.items()):
-            event(log, logging.ERROR, "missing", item=" ".join(key), why=str(retry.failure), attempts=retry.attempts)
+            event(
+                log,
+                logging.ERROR,
+                "missing",
+                item=" ".join(key),
+                why=str(retry.failure),
+                attempts=retry.attempts or None,
+            )
         event(
             log,
             logging.ERROR,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,19 +15,21 @@ from vipmanager.errors import ErrorKind
 from vipmanager.logs import event
 from vipmanager.model import Problem
 from vipmanager.model_node import Tenure
+from vipmanager.monitor import Monitor
 from vipmanager.plan.node_draft import Item, NodePlan
-from vipmanager.status import StatusFile
 
 log = logging.getLogger("vipmanager")
 
 MASTER, BACKUP = "MASTER", "BACKUP"
+OWN: Key = ("fact", "OWN")
+"""What every check of EC2 reads, in each FloatingMode."""
 
 
 class NodeReport:
-    """Remembers what was said. Used from the main thread only."""
+    """Remembers what was said, and tells the monitor. Used from the main thread only."""
 
-    def __init__(self, config: Config, identity: str, node: str, lease: str, file: StatusFile) -> None:
-        self._config, self._file = config, file
+    def __init__(self, config: Config, identity: str, node: str, lease: str, monitor: Monitor) -> None:
+        self._config, self._monitor = config, monitor
         self._self = {"identity": identity, "node": node, "lease": lease}
         self._tenure = Tenure()
         self._holds: bool | None = None
@@ -35,10 +38,16 @@ class NodeReport:
         self._said: set[str] = set()
         self._delivered: set[str] = set()
         self._probes: dict[str, bool] = {}
-        self._unwritable = ""
+        self._emitted: set[tuple[str, str]] = set()
+        self._began: float | None = None  # of a tenure in which no round has ended yet
+        monitor.compare((OWN[-1],))
+        monitor.compute("vipmanager_lease_renewal_age_seconds", self._renewal_age)
 
     def tenure(self, tenure: Tenure, holds: bool) -> None:
-        """Say when this node begins or ceases to hold."""
+        """A round begins: say when this node begins or ceases to hold."""
+        self._monitor.beat()
+        self._monitor.set("vipmanager_holds", int(holds))
+        self._monitor.set("vipmanager_lease_transitions_total", tenure.transitions)
         before, self._tenure = self._holds, tenure
         if holds == before:
             return
@@ -50,6 +59,23 @@ class NodeReport:
         if before is not None or holds:
             role = MASTER if holds else BACKUP
             event(log, logging.INFO, "role", role=role, holder=self._holder(holds), why=self._why(holds))
+            self._emit_role(holds)
+
+    def _emit_role(self, holds: bool) -> None:
+        why = self._why(holds) or "no reason known"
+        if holds:
+            self._began = self._tenure.began
+            self._monitor.emit("Holding", f"this node holds {self._config.floating}: {why}")
+        elif self._tenure.yielding_to:
+            self._monitor.emit("Released", f"this node no longer holds {self._config.floating}: {why}")
+        else:
+            text = f"this node has lost {self._config.floating}: {why}"
+            self._monitor.emit("LostLease", text, warning=True)
+
+    def _renewal_age(self) -> float | None:
+        """Since the holder's last renewal; called from another thread, as is all that computes a metric."""
+        tenure = self._tenure
+        return self._monitor.age(tenure.renewed_at) if tenure.leading else None
 
     def _holder(self, holds: bool) -> str:
         vacated = self._tenure.leading and not holds
@@ -66,22 +92,32 @@ class NodeReport:
         """A change was made; `took` is since this node's tenure began, if it holds."""
         level = logging.INFO if isinstance(action, CloudAction | HostAction) else logging.DEBUG
         event(log, level, "done", what=action, took=took)
+        self._monitor.add("vipmanager_actions_total", kind=action.key[0], result="ok")
         self.succeeded(action.key)
 
     def succeeded(self, key: Key) -> None:
         """What failed before works again."""
         if self._failures.pop(key, None):
             event(log, logging.INFO, "works again", what=" ".join(key))
+            self._emitted &= set(self._failures.values())
+        if key == OWN:
+            self._monitor.compared(OWN[-1])
+            self._monitor.compare((OWN[-1],))
 
     def failed(self, key: Key, retry: Retry, action: Change | None = None) -> None:
         """A call failed; the same reason is said once."""
         failure = retry.failure
+        if action is not None:
+            self._monitor.add("vipmanager_actions_total", kind=action.key[0], result=failure.kind.value)
         reason = (failure.call, failure.code)  # a message may hold what differs each time
         if self._failures.get(key) == reason:
             return
         self._failures[key] = reason
         level = logging.WARNING if failure.kind in (ErrorKind.RETRY, ErrorKind.RACE) else logging.ERROR
         event(log, level, "failed", what=action or " ".join(key), why=failure)
+        if reason not in self._emitted:
+            self._emitted.add(reason)
+            self._monitor.emit("Failing", f"{action or ' '.join(key)}: {failure.brief}", warning=True)
 
     def once(self, name: str, **facts: Any) -> None:
         """A warning that is given once in this process's life."""
@@ -103,19 +139,52 @@ class NodeReport:
         for problem in sorted(problems - self._problems, key=str):
             level = logging.ERROR if problem.fatal else logging.WARNING
             event(log, level, "problem", of=problem.subject, what=problem.text)
+            if problem.fatal:
+                self._monitor.emit("Failing", str(problem), warning=True)
         for problem in sorted(self._problems - problems, key=str):
             event(log, logging.INFO, "solved", of=problem.subject, what=problem.text)
         self._problems = problems
         new = self._newly_delivered(plan) if holds else ()
-        why = self._file.write(self._status(plan, holds, health))
-        if why and why != self._unwritable:
-            event(log, logging.WARNING, "status not written", why=why)
-        self._unwritable = why
+        self._publish(plan, holds, health)
         return new
+
+    def _publish(self, plan: NodePlan, holds: bool, health: str) -> None:
+        """The end of a round."""
+        monitor, waits = self._monitor, any(item.waits for item in plan.items)
+        monitor.publish(
+            self._status(plan, holds, health), self._not_ready(plan, holds, health), self._config.floating.addresses
+        )
+        states = Counter(self._state(item, holds) for item in plan.items)
+        placement = self._config.floating_mode.value
+        monitor.replace("vipmanager_addresses", {(state, placement): count for state, count in states.items()})
+        fatal = sum(problem.fatal for problem in plan.problems)
+        monitor.replace("vipmanager_problems", {("true",): fatal, ("false",): len(plan.problems) - fatal})
+        monitor.progress(under_way=holds and waits, began=self._began)
+        self._began = None
+        monitor.rest()
+
+    def _not_ready(self, plan: NodePlan, holds: bool, health: str) -> str:
+        """A holder lacks what it does not deliver, another node what it would need to take over."""
+        if holds:
+            waiting = (f"{item.name}: {item.waits}" for item in plan.items if item.waits)
+            return next(waiting, "" if plan.items else "nothing has been looked at yet")
+        if not self._tenure.known:
+            why = str(self._tenure.failure) if self._tenure.failure else "not yet"
+            return f"the lease has not been read: {why}"
+        if self._tenure.failure is not None:
+            return f"lease calls fail: {self._tenure.failure}"
+        return health
+
+    @staticmethod
+    def _state(item: Item, holds: bool) -> str:
+        """For the metric: few words that stay the same."""
+        return "standby" if not holds else "pending" if item.waits else "delivered"
 
     def _newly_delivered(self, plan: NodePlan) -> tuple[Item, ...]:
         done = tuple(item for item in plan.items if not item.waits)
         new = tuple(item for item in done if item.name not in self._delivered)
+        lost = self._delivered & {item.name for item in plan.items if item.waits}
+        self._monitor.add("vipmanager_drift_total", len(lost))
         for item in new:
             event(log, logging.INFO, "delivered", item=item.name, eni=item.eni_id, interface=item.interface)
         self._delivered = {item.name for item in done}
@@ -147,3 +216,7 @@ class NodeReport:
         """The end."""
         why = "lease released" if released else "lease not released: others wait for it to expire"
         event(log, logging.INFO if released else logging.WARNING, "stopped", what=why)
+        if self._holds:
+            told = f"this node gives up {self._config.floating}: told to stop; {why}"
+            self._monitor.emit("Released" if released else "LostLease", told, warning=not released)
+        self._monitor.ended("stopped")

@@ -1,81 +1,141 @@
-"""The status file: what a running vipmanager says of itself, and `vipmanager status` that shows it."""
+"""`vipmanager status`: shows what a running vipmanager says of itself; and the probe of its readiness."""
 
 from __future__ import annotations
 
 import json
-import os
+import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-FILE = "status.json"
+from vipmanager.files import read_limited
+from vipmanager.status_file import FILE, started
+
 NOT_RUNNING = 1
-
-
-class StatusFile:
-    """Writes the status as one JSON object, atomically and only when it has changed."""
-
-    def __init__(self, directory: str) -> None:
-        self._path = Path(directory) / FILE
-        self._last: Mapping[str, Any] | None = None
-
-    def write(self, status: Mapping[str, Any]) -> str:
-        """Write it where it differs from the last; returns why that was not possible, or nothing."""
-        if status == self._last:
-            return ""
-        data = {**status, "pid": os.getpid(), "started": _started(os.getpid()), "updated": time.time()}
-        temporary = self._path.with_suffix(f".{os.getpid()}")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "w") as file:
-                json.dump(data, file)
-            temporary.replace(self._path)
-        except OSError as error:
-            return f"{self._path}: {error.strerror}"
-        self._last = dict(status)
-        return ""
-
-
-def _started(pid: int) -> str:
-    """When a process started, in the kernel's ticks (field 22 of proc_pid_stat(5)): a number may be used again."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
+DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What comes of reading a file that another than vipmanager has written."""
 
 
 def show(directory: str, *, as_json: bool) -> int:
-    """Print the status of the vipmanager that keeps its state here. Exit code 0 while it runs."""
+    """Print the status of the vipmanager that keeps its state here. Exit code 0 while it runs, or has done its job."""
+    status = _load(directory)
+    if isinstance(status, str):
+        sys.stderr.write(f"vipmanager: {status}\n")
+        return NOT_RUNNING
+    try:
+        text = json.dumps(status, indent=2) if as_json else _text(status)
+    except DAMAGE:
+        sys.stderr.write(f"vipmanager: no status in {Path(directory) / FILE}: it cannot be read\n")
+        return NOT_RUNNING
+    sys.stdout.write(text + "\n")
+    return 0 if status["running"] or _is_done(status) else NOT_RUNNING
+
+
+def probe(directory: str) -> int:
+    """Exit code 0 when everything desired is in place, or an init run has put it there; else why not, on stderr."""
+    status = _load(directory)
+    if isinstance(status, str):
+        why = status
+    elif not status["running"]:
+        why = "" if _is_done(status) else f"not running: process {status.get('pid')} has ended"
+    else:
+        why = "" if status.get("ready") is True else str(status.get("not_ready") or "starting")
+    if why:
+        sys.stderr.write(f"vipmanager: not ready: {why}\n")
+    return NOT_RUNNING if why else 0
+
+
+def _load(directory: str) -> dict[str, Any] | str:
+    """The status with `running`, or why there is none."""
     path = Path(directory) / FILE
     try:
-        status = json.loads(path.read_text())
-        running = bool(status["started"]) and _started(int(status["pid"])) == status["started"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        status: dict[str, Any] = json.loads(read_limited(path))
+        running = bool(status["started"]) and started(int(status["pid"])) == status["started"]
+    except (OSError, *DAMAGE) as error:
         why = error.strerror if isinstance(error, OSError) else "it cannot be read"
-        sys.stderr.write(f"vipmanager: no status in {path}: {why}; is vipmanager running in this container?\n")
-        return NOT_RUNNING
-    status["running"] = running
-    sys.stdout.write((json.dumps(status, indent=2) if as_json else _text(status)) + "\n")
-    return 0 if running else NOT_RUNNING
+        return f"no status in {path}: {why}; is vipmanager running in this container?"
+    return {**status, "running": running}
+
+
+def _is_done(status: Mapping[str, Any]) -> bool:
+    return bool(status.get("result") == "ok")
 
 
 def _text(status: Mapping[str, Any]) -> str:
-    lines = [f"{status.get('role', 'UNKNOWN')}  {status.get('identity', '')}"]
-    if not status["running"]:
-        lines[0] = f"NOT RUNNING (process {status['pid']} has ended; this is the last it said)\n{lines[0]}"
+    if status.get("mode") == "nodeport" or "role" in status:
+        return "\n".join(_node(status))
+    return "\n".join(_pod(status, time.time()))
+
+
+def _end(status: Mapping[str, Any]) -> str:
+    """How it ended, empty while it runs."""
+    if status["running"]:
+        return ""
+    if status.get("result"):
+        return f"ENDED: {status['result']} ({_time(status['updated'])}; this is the last it said)"
+    return f"NOT RUNNING (process {status['pid']} has ended; this is the last it said)"
+
+
+def _pod(status: Mapping[str, Any], now: float) -> Iterator[str]:
+    """Init and sidecar: the verdict, one line for each address, then what is wrong."""
+    if _end(status):
+        yield _end(status)
+    yield f"{status.get('mode')}  {'ready' if status.get('ready') else 'not ready: ' + str(status.get('not_ready'))}"
+    rows = [_address(item, now) for item in status.get("addresses", ())]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)] if rows else []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        yield "  ".join((*cells, *row[5:])).rstrip()
+    if not rows:
+        yield "no floating address on this pod"
+    for item in status.get("failing", ()):
+        again = _again(item.get("next_retry"), now)
+        yield f"failing     {item['item']}: {item['why']} ({item['attempts']} times{again})"
+    said = tuple(item["why"] for item in status.get("addresses", ()) if item.get("why"))
+    yield from (f"problem     {problem}" for problem in status.get("problems", ()) if not problem.endswith(said))
+    yield from (f"ignored     {line}" for line in status.get("ignored", ()))
+
+
+def _address(item: Mapping[str, Any], now: float) -> tuple[str, ...]:
+    """Address, placement, interface, ENI, state; since when, how much of it is done, why, and what comes next."""
+    tables = item.get("tables")
+    done = f", {tables['done']} of {tables['total']} tables" if tables and tables["total"] else ""
+    to = f" to {item['conceded_to']}" if item.get("conceded_to") else ""
+    subnet = item.get("destination") if item.get("placement") == "subnet-route" else ""
+    last = f"since {_time(item['since'])}{done}{f', by a route to {subnet}' if subnet else ''}"
+    why = f": {item['why']}" if item.get("why") else ""
+    return (
+        str(item["name"]),
+        item.get("placement") or "-",
+        item.get("interface") or "-",
+        item.get("eni") or "-",
+        f"{item['state']}{to}",
+        f"{last}{why}{_again(item.get('next_retry'), now)}",
+    )
+
+
+def _again(at: float | None, now: float) -> str:
+    if at is None:
+        return ""
+    return f"; next try in {math.ceil(at - now)} s ({_time(at)})" if at > now else "; next try at once"
+
+
+def _node(status: Mapping[str, Any]) -> Iterator[str]:
+    """Nodeport: the role, the lease, one line for each item, then what is wrong."""
+    if _end(status):
+        yield _end(status)
+    yield f"{status.get('role', 'UNKNOWN')}  {status.get('identity', '')}"
     since = f", since {_time(status['since'])}" if status.get("since") else ""
-    lines.append(f"holder      {status.get('holder') or 'nobody'}{since}")
-    lines.append(f"lease       {status.get('lease', '')}, {status.get('transitions', 0)} transitions")
+    yield f"holder      {status.get('holder') or 'nobody'}{since}"
+    yield f"lease       {status.get('lease', '')}, {status.get('transitions', 0)} transitions"
     if status.get("lease_problem"):
-        lines.append(f"lease calls {status['lease_problem']}")
-    lines.append(f"last change {status.get('why') or 'none seen'}")
-    lines.append(f"health      {status.get('health') or 'good'}")
-    lines += [_item(item) for item in status.get("floating", ())]
-    lines += [f"problem     {problem}" for problem in status.get("problems", ())]
-    return "\n".join(lines)
+        yield f"lease calls {status['lease_problem']}"
+    yield f"last change {status.get('why') or 'none seen'}"
+    yield f"health      {status.get('health') or 'good'}"
+    yield from (_item(item) for item in status.get("floating", ()))
+    yield from (f"problem     {problem}" for problem in status.get("problems", ()))
 
 
 def _item(item: Mapping[str, Any]) -> str:

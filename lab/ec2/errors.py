@@ -31,6 +31,24 @@ def missing(parameter: str) -> Ec2Error:
     return Ec2Error("MissingParameter", f"The request must contain the parameter {parameter}")
 
 
+def unauthorized(
+    service: str, wanted: str, principal: str, resource: str | None, *, explicit: bool = False
+) -> Ec2Error:
+    """The refusal of an IAM action (`ec2:CreateRoute`), in the words of AWS; describes name no resource.
+
+    IAM User Guide, "Access denied error messages".
+    """
+    why = f"User: {principal} is not authorized to perform: {wanted}"
+    why += f" on resource: {resource}" if resource else ""
+    if explicit:
+        why += " with an explicit deny in an identity-based policy"
+    else:
+        why += f" because no identity-based policy allows the {wanted} action"
+    if service == "sts":
+        return Ec2Error("AccessDenied", why, 403)
+    return Ec2Error("UnauthorizedOperation", f"You are not authorized to perform this operation. {why}", 403)
+
+
 def ec2_error(error: Ec2Error, request_id: str) -> bytes:
     """EC2's error body."""
     return (

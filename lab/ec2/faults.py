@@ -7,10 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
 from lab.ec2.auth import Credentials
-from lab.ec2.errors import Ec2Error
+from lab.ec2.errors import Ec2Error, unauthorized
 from lab.ec2.params import Params
+
+ADDRESS_LISTS = ("PrivateIpAddress", "Ipv6Addresses")
+"""The lists of addresses in requests."""
 
 _DEFAULT_CODES = {500: "InternalError", 503: "Unavailable"}  # errors-overview, "Server error codes"
 
@@ -57,19 +61,37 @@ class _Bucket:
         return True
 
 
+@dataclass(eq=False)
+class _Throttle:
+    """A throttle, with a bucket for each action that it matches."""
+
+    action: str
+    size: int
+    refill: float
+    buckets: dict[str, _Bucket] = field(default_factory=dict)
+
+
+End = Callable[[], None]
+"""Ends one fault. May be called again."""
+
+
+def _lists_several(request: Params) -> bool:
+    return any(f"{name}.2" in request for name in ADDRESS_LISTS)
+
+
 class Faults:
     """Faults of the endpoint. An `action` is an API action, or a pattern of them ("Assign*", "*").
 
     `times` is how many of the next matching calls are hit, None: every one until `clear`. `when` is asked with the
-    call's flat parameters, and a call it says no to is passed over and not counted.
+    call's flat parameters, and a call it says no to is passed over and not counted. What plans a fault returns what
+    ends that one alone.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._planned: list[_Planned] = []
         self._denied: list[tuple[str, str | None]] = []
-        self._throttles: list[tuple[str, int, float]] = []
-        self._buckets: dict[tuple[str, int], _Bucket] = {}  # (action, index of the throttle)
+        self._throttles: list[_Throttle] = []
         self._reachable = threading.Event()
         self._reachable.set()
 
@@ -94,18 +116,27 @@ class Faults:
         status: int = 503,
         when: Callable[[Params], bool] | None = None,
         message: str = "The lab was told to fail this call.",
-    ) -> None:
+    ) -> End:
         """Answer with an error, before anything is applied."""
         error = Ec2Error(code or _DEFAULT_CODES.get(status, "InternalError"), message, status)
-        self._plan(_Planned(action, "fail", times, when, error=error))
+        return self._plan(_Planned(action, "fail", times, when, error=error))
 
-    def fail_after(self, action: str, *, times: int | None = 1, when: Callable[[Params], bool] | None = None) -> None:
+    def fail_after(self, action: str, *, times: int | None = 1, when: Callable[[Params], bool] | None = None) -> End:
         """Apply the call, and lose the answer: the connection is reset."""
-        self._plan(_Planned(action, "fail_after", times, when))
+        return self._plan(_Planned(action, "fail_after", times, when))
 
-    def reset(self, action: str, times: int | None = 1, *, when: Callable[[Params], bool] | None = None) -> None:
+    def partial(self, action: str, times: int | None = 1, *, when: Callable[[Params], bool] | None = None) -> End:
+        """Apply the first half of a call that lists several addresses, then answer InternalError.
+
+        No page of AWS's says that these calls are atomic. A call that lists one address or none is passed over.
+        """
+        several = _lists_several if when is None else lambda params: _lists_several(params) and when(params)
+        error = Ec2Error("InternalError", "An internal error has occurred", 500)
+        return self._plan(_Planned(action, "partial", times, several, error=error))
+
+    def reset(self, action: str, times: int | None = 1, *, when: Callable[[Params], bool] | None = None) -> End:
         """Reset the connection before the call is applied."""
-        self._plan(_Planned(action, "reset", times, when))
+        return self._plan(_Planned(action, "reset", times, when))
 
     def hang(
         self,
@@ -114,18 +145,20 @@ class Faults:
         times: int | None = 1,
         *,
         when: Callable[[Params], bool] | None = None,
-    ) -> None:
+    ) -> End:
         """Apply the call, and answer so many seconds later."""
-        self._plan(_Planned(action, "hang", times, when, seconds=seconds))
+        return self._plan(_Planned(action, "hang", times, when, seconds=seconds))
 
-    def before(self, action: str, callback: Callable[[Params], None], *, times: int | None = 1) -> None:
+    def before(self, action: str, callback: Callable[[Params], None], *, times: int | None = 1) -> End:
         """Call `callback(params)` just before the call is applied, with no lock held: it may use `admin()`."""
-        self._plan(_Planned(action, "before", times, callback=callback))
+        return self._plan(_Planned(action, "before", times, callback=callback))
 
-    def throttle(self, action: str, bucket: int = 100, refill: float = 5.0) -> None:
+    def throttle(self, action: str, bucket: int = 100, refill: float = 5.0) -> End:
         """Row "too many calls": a token bucket, `refill` tokens/s, for each action that matches."""
+        throttle = _Throttle(action, bucket, refill)
         with self._lock:
-            self._throttles.append((action, bucket, refill))
+            self._throttles.append(throttle)
+        return lambda: self._end(self._throttles, throttle)
 
     def block(self) -> None:
         """Make the endpoint unreachable: connections are accepted, requests never applied nor answered."""
@@ -141,12 +174,16 @@ class Faults:
             self._planned.clear()
             self._denied.clear()
             self._throttles.clear()
-            self._buckets.clear()
         self._reachable.set()
 
-    def _plan(self, planned: _Planned) -> None:
+    def _plan(self, planned: _Planned) -> End:
         with self._lock:
             self._planned.append(planned)
+        return lambda: self._end(self._planned, planned)
+
+    def _end(self, faults: list[Any], fault: object) -> None:
+        with self._lock:
+            faults[:] = [each for each in faults if each is not fault]
 
     # To be called by the layer ---------------------------------------------------------------------------------------
 
@@ -159,10 +196,10 @@ class Faults:
     def check_throttle(self, action: str) -> None:
         """Take a token; raises RequestLimitExceeded."""
         with self._lock:
-            for index, (pattern, size, refill) in enumerate(self._throttles):
-                if not fnmatchcase(action, pattern):
+            for throttle in self._throttles:
+                if not fnmatchcase(action, throttle.action):
                     continue
-                bucket = self._buckets.setdefault((action, index), _Bucket(size, refill))
+                bucket = throttle.buckets.setdefault(action, _Bucket(throttle.size, throttle.refill))
                 if not bucket.take():
                     raise Ec2Error("RequestLimitExceeded", "Request limit exceeded.", 503)
 
@@ -175,12 +212,7 @@ class Faults:
             )
         if not denied:
             return
-        why = f"User: {caller.principal} is not authorized to perform: {wanted}"
-        why += f" on resource: {resource}" if resource else ""
-        why += f" because no identity-based policy allows the {wanted} action"
-        if service == "sts":
-            raise Ec2Error("AccessDenied", why, 403)
-        raise Ec2Error("UnauthorizedOperation", f"You are not authorized to perform this operation. {why}", 403)
+        raise unauthorized(service, wanted, caller.principal, resource)
 
     def before_apply(self, action: str, request: Params) -> None:
         """Do what is planned before the call is applied."""
@@ -193,6 +225,15 @@ class Faults:
         """Run what `before` planned."""
         if (planned := self._next("before", action, request)) and planned.callback:
             planned.callback(request)
+
+    def half_of(self, action: str, request: Params) -> tuple[Params, Ec2Error] | None:
+        """What of the call is applied when it is to be done by half, and the answer."""
+        planned = self._next("partial", action, request)
+        if planned is None or planned.error is None:
+            return None
+        listed = {key for key in request if key.partition(".")[0] in ADDRESS_LISTS}
+        kept = {key for key in listed if int(key.split(".")[1]) <= (len(listed) + 1) // 2}
+        return {key: value for key, value in request.items() if key not in listed - kept}, planned.error
 
     def after_apply(self, action: str, request: Params) -> float:
         """Do what is planned after it; returns the seconds to hold the answer back."""

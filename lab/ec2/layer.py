@@ -23,6 +23,7 @@ from lab.ec2.faults import ConnectionLost, Faults
 from lab.ec2.later import Agenda
 from lab.ec2.moto_api import Moto, translated
 from lab.ec2.params import Params
+from lab.ec2.policies import Policies
 from lab.ec2.quotas import Quotas
 from lab.ec2.reads import LISTINGS, Reads
 from lab.ec2.snapshot import Snapshots
@@ -66,6 +67,7 @@ class Layer:
         self.moto = Moto(region)
         self.keys = Keys(self.moto.account_id)
         self.faults = Faults()
+        self.policies = Policies()
         self.reads = Reads()
         self.latency = 0.0
         self.lag = 0.0
@@ -145,10 +147,14 @@ class Layer:
         faults.check_throttle(action)
         if caller:
             faults.check_allowed(service, action, caller, self._resource(service, action, flat))
+            self.policies.check(caller, service, action, flat, self.state)
         if params.flag(flat, "DryRun"):
             # Row "DryRun=True": allowed, and nothing is changed.
             raise Ec2Error("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
         faults.run_callbacks(action, flat)
+        if half := faults.half_of(action, flat):
+            self._apply(service, action, half[0], caller, self.lag)
+            raise half[1]
         try:
             return self._apply(service, action, flat, caller, self.lag)
         finally:

@@ -17,6 +17,7 @@ from botocore.config import Config
 from lab.ec2.auth import Keys
 from lab.ec2.faults import ConnectionLost, Faults
 from lab.ec2.layer import Call, Layer
+from lab.ec2.policies import Policies
 from lab.ec2.quotas import Quotas
 from lab.ec2.state import VpcState
 from lab.ec2.web import Handler, Server
@@ -113,6 +114,11 @@ class LabEc2:
     def keys(self) -> Keys:
         """The known credentials: `base`, and those made by `add_user`, `add_role_session` and AssumeRole."""
         return self._layer.keys
+
+    @property
+    def policies(self) -> Policies:
+        """What IAM allows."""
+        return self._layer.policies
 
     @property
     def faults(self) -> Faults:

@@ -137,8 +137,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write("\r\n".join((*lines, "", "")).encode("latin-1") + body)
 
     def body(self) -> bytes:
-        """The request's body."""
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        """The request's body. Raises ConnectionAbortedError when the client ended before it had sent it."""
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:
+            raise ConnectionAbortedError(f"{len(body)} of {length} bytes")
+        return body
 
     def drop(self) -> None:
         """Reset the connection without an answer."""

@@ -85,6 +85,14 @@ class ApiServer:
         """See Backend."""
         return self._accounts.token(worker)
 
+    def make_pod(self, name: str, owner: str) -> str:
+        """See Backend."""
+        return self._accounts.make_pod(name, owner)
+
+    def pod_token(self, owner: str, pod: str, uid: str) -> str:
+        """See Backend."""
+        return self._accounts.pod_token(owner, pod, uid)
+
     def allow(self, worker: str, rules: rbac.Rules) -> None:
         """See Backend."""
         self._accounts.allow(worker, rules)

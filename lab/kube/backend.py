@@ -48,6 +48,12 @@ class Backend(Protocol):
     def token(self, worker: str) -> str:
         """Make the worker's service account, which may do nothing yet, and a token of it."""
 
+    def make_pod(self, name: str, owner: str) -> str:
+        """Make a Pod that nothing runs, with the account of `owner`; its uid."""
+
+    def pod_token(self, owner: str, pod: str, uid: str) -> str:
+        """A new token of the account of `owner`, bound to the Pod as the kubelet has them made."""
+
     def allow(self, worker: str, rules: rbac.Rules) -> None:
         """Let these be the worker's rules from now on."""
 

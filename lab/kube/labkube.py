@@ -17,6 +17,7 @@ from lab.kube import apiserver, cluster, rbac
 from lab.kube.apiserver import ApiServer
 from lab.kube.backend import SERVER_ADDRESS, Backend
 from lab.kube.cluster import ExistingCluster
+from lab.kube.incluster import InCluster
 from lab.kube.proxy import Faults, Proxies
 from lab.kube.server import LeaseServer
 from lab.netns import Namespace
@@ -73,6 +74,24 @@ class LabKube:
         """What a process of the worker needs in its environment."""
         no_proxy = {key: SERVER_ADDRESS for key in ("NO_PROXY", "no_proxy") if _behind_a_proxy()}
         return {"KUBECONFIG": str(self._kubeconfig(worker)), "POD_NAMESPACE": self.namespace, **no_proxy}
+
+    def pod(self, name: str, worker: str, owner: str = "") -> InCluster:
+        """Make a Pod on a worker. It has the account of `owner`, a worker, or one of its own, with no rights at all."""
+        if not owner:
+            self.backend.token(name)
+            self.backend.allow(name, [])
+        directory = Path(tempfile.mkdtemp(prefix="pod-", dir=self._directory)) / "serviceaccount"
+        return InCluster(self.backend, self.faults(worker), owner or name, name, directory)
+
+    def allow_events(self, pod: str, *, allowed: bool = True) -> None:
+        """Give the account of a pod the rights of samples/rbac-events.yaml, or take them away."""
+        self.backend.allow(pod, rbac.rules(rbac.EVENTS_MANIFEST) if allowed else [])
+
+    def events(self, pod: InCluster) -> list[dict[str, Any]]:
+        """The Events on a Pod, as `kubectl describe pod` selects them, oldest first."""
+        path = f"/api/v1/namespaces/{self.namespace}/events?fieldSelector=involvedObject.uid%3D{pod.uid}"
+        found: list[dict[str, Any]] = self.backend.admin.expect("GET", path)["items"]
+        return sorted(found, key=lambda each: each["eventTime"] or "")
 
     def faults(self, worker: str) -> Faults:
         """What happens on the worker's way to the API."""

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 MANIFEST = Path(__file__).resolve().parents[2] / "samples" / "nodeport" / "rbac.yaml"
+EVENTS_MANIFEST = MANIFEST.parents[1] / "rbac-events.yaml"
 Rules = Sequence[Mapping[str, Any]]
 
 

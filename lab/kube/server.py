@@ -1,10 +1,12 @@
-"""A small test server for Leases: what kube-apiserver 1.35 answers, with bearer tokens and the rules of RBAC."""
+"""A small test server for Leases and Events: what kube-apiserver 1.35 answers, with tokens and RBAC."""
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
 import ssl
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +14,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from lab.ec2.web import Handler, Server
-from lab.kube import keys, rbac, status, validation
+from lab.kube import events, keys, rbac, status, validation
 from lab.kube.api import Api, trusting
-from lab.kube.backend import NAMESPACE, SERVER_ADDRESS, cluster_at, user_of
+from lab.kube.backend import NAMESPACE, SERVER_ADDRESS, account_of, cluster_at, user_of
+from lab.kube.events import Events
 from lab.kube.leases import Leases
 from lab.netns import Namespace
 
@@ -24,7 +27,7 @@ _WATCH_FOR = 1800.0  # seconds, where the request does not say
 
 
 class LeaseServer:
-    """Serves the leases of one namespace on the loopback of a network namespace. See Backend."""
+    """Serves the leases and events of one namespace on the loopback of a network namespace. See Backend."""
 
     version = "test server for leases"
     namespace = NAMESPACE
@@ -33,6 +36,7 @@ class LeaseServer:
         """Listen. The certificate is made in `directory`."""
         self.ns = ns
         self.leases = Leases(self.namespace)
+        self.events = Events(self.namespace)
         self.authority, key = keys.make_certificate(directory, [SERVER_ADDRESS, "127.0.0.1"])
         token = secrets.token_urlsafe(24)
         self._users = {token: "admin"}
@@ -53,6 +57,27 @@ class LeaseServer:
         self._users[token] = user_of(self.namespace, worker)
         return token
 
+    def make_pod(self, name: str, owner: str) -> str:
+        """See Backend. Nobody asks for the Pod."""
+        return str(uuid.uuid4())
+
+    def pod_token(self, owner: str, pod: str, uid: str) -> str:
+        """See Backend: the claims are the real one's, the signature is of nobody."""
+        claims = {
+            "iss": "https://kubernetes.default.svc",
+            "jti": str(uuid.uuid4()),
+            "kubernetes.io": {
+                "namespace": self.namespace,
+                "pod": {"name": pod, "uid": uid},
+                "serviceaccount": {"name": account_of(owner), "uid": str(uuid.uuid4())},
+            },
+            "sub": user_of(self.namespace, owner),
+        }
+        parts = (json.dumps({"alg": "none"}), json.dumps(claims), secrets.token_urlsafe(24))
+        token = ".".join(base64.urlsafe_b64encode(part.encode()).decode().rstrip("=") for part in parts)
+        self._users[token] = user_of(self.namespace, owner)
+        return token
+
     def allow(self, worker: str, rules: rbac.Rules) -> None:
         """See Backend."""
         self._rules[user_of(self.namespace, worker)] = rules
@@ -68,18 +93,20 @@ class LeaseServer:
         user = self._users.get(token.strip()) if kind.lower() == "bearer" else None
         if user is None:
             raise status.unauthorized()
-        if not rbac.allows(self._rules.get(user, ()), request.verb, request.name):
-            raise status.forbidden(user, request.verb, request.namespace, request.name)
+        resource, rules = request.resource, self._rules.get(user, ())
+        if not rbac.allows(rules, request.verb, request.name, group=resource.group, resource=resource.plural):
+            raise status.forbidden(user, request.verb, request.namespace, request.name, resource)
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request about leases. `name` may come from the field selector of a list or watch: `selected`."""
+    """A request about leases or events. `name` may come from the field selector of a list or watch: `selected`."""
 
     verb: str
     namespace: str
     name: str
     query: Mapping[str, str]
+    resource: status.Resource = status.LEASES
 
     @classmethod
     def parse(cls, method: str, url: str) -> Request:
@@ -89,6 +116,8 @@ class Request:
         match parts.path.strip("/").split("/"):
             case ["apis", status.GROUP, "v1", "namespaces", namespace, "leases", *rest] if len(rest) < 2:
                 name, verb = "".join(rest), _VERBS[method]
+            case ["api", "v1", "namespaces", namespace, "events"] if method in ("GET", "POST"):
+                return cls("list" if method == "GET" else "create", namespace, "", query, events.RESOURCE)
             case _:
                 raise status.no_resource()
         if verb == "get" and not name:
@@ -128,7 +157,10 @@ class _Handler(Handler):
             if request.verb == "watch":
                 self._watch(server.leases, request)
                 return
-            code, answer = _do(server.leases, request, body)
+            if request.resource is events.RESOURCE:
+                code, answer = _do_event(server.events, request, body)
+            else:
+                code, answer = _do(server.leases, request, body)
         except status.Problem as problem:
             code, answer = problem.code, problem.body
         self.answer(code, json.dumps(answer).encode(), "application/json")
@@ -171,6 +203,14 @@ def _do(leases: Leases, request: Request, body: bytes) -> tuple[int, dict[str, A
             about = {**status.details(request.name), "uid": gone["metadata"]["uid"]}
             done = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": about}
             return 200, done
+
+
+def _do_event(stored: Events, request: Request, body: bytes) -> tuple[int, dict[str, Any]]:
+    if request.verb == "list":
+        return 200, stored.find(request.query.get("fieldSelector", ""))
+    if request.namespace != stored.namespace:
+        raise status.no_namespace(request.namespace)
+    return 201, stored.create(events.decode(body))
 
 
 def _selected(selector: str) -> str:

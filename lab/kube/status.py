@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 GROUP = "coordination.k8s.io"
 RESOURCE = f"leases.{GROUP}"
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A resource of the API: its plural, its group (empty: core) and its kind."""
+
+    plural: str
+    group: str
+    kind: str
+
+    @property
+    def full(self) -> str:
+        """As messages name it."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+
+LEASES = Resource("leases", GROUP, "Lease")
 
 
 class Problem(Exception):
@@ -27,9 +45,9 @@ class Problem(Exception):
         super().__init__(message)
 
 
-def details(name: str, kind: str = "leases") -> dict[str, Any]:
+def details(name: str, kind: str = "leases", group: str = GROUP) -> dict[str, Any]:
     """What a Status says it is about."""
-    return {**({"name": name} if name else {}), "group": GROUP, "kind": kind}
+    return {**({"name": name} if name else {}), **({"group": group} if group else {}), "kind": kind}
 
 
 def unauthorized() -> Problem:
@@ -37,17 +55,19 @@ def unauthorized() -> Problem:
     return Problem(401, "Unauthorized", "Unauthorized")
 
 
-def forbidden(user: str, verb: str, namespace: str, name: str) -> Problem:
+def forbidden(user: str, verb: str, namespace: str, name: str, resource: Resource = LEASES) -> Problem:
     """The rules do not allow it."""
-    what = f'{RESOURCE} "{name}"' if name else RESOURCE
-    where = f'in API group "{GROUP}" in the namespace "{namespace}"'
-    message = f'{what} is forbidden: User "{user}" cannot {verb} resource "leases" {where}'
-    return Problem(403, "Forbidden", message, details(name))
+    what = f'{resource.full} "{name}"' if name else resource.full
+    where = f'in API group "{resource.group}" in the namespace "{namespace}"'
+    message = f'{what} is forbidden: User "{user}" cannot {verb} resource "{resource.plural}" {where}'
+    return Problem(403, "Forbidden", message, details(name, resource.plural, resource.group))
 
 
-def not_found(name: str) -> Problem:
-    """There is no such lease."""
-    return Problem(404, "NotFound", f'{RESOURCE} "{name}" not found', details(name))
+def not_found(name: str, resource: Resource = LEASES) -> Problem:
+    """There is no such object."""
+    return Problem(
+        404, "NotFound", f'{resource.full} "{name}" not found', details(name, resource.plural, resource.group)
+    )
 
 
 def no_namespace(namespace: str) -> Problem:
@@ -60,9 +80,10 @@ def no_resource() -> Problem:
     return Problem(404, "NotFound", "the server could not find the requested resource", {})
 
 
-def exists(name: str) -> Problem:
+def exists(name: str, resource: Resource = LEASES) -> Problem:
     """A create of what there is."""
-    return Problem(409, "AlreadyExists", f'{RESOURCE} "{name}" already exists', details(name))
+    about = details(name, resource.plural, resource.group)
+    return Problem(409, "AlreadyExists", f'{resource.full} "{name}" already exists', about)
 
 
 def conflict(name: str, why: str = "") -> Problem:
@@ -87,6 +108,22 @@ def invalid(name: str, field: str, why: str, *, cause: str = "FieldValueInvalid"
     causes = [{"reason": cause, "message": why, "field": field}]
     message = f'{what} "{name}" is invalid: {field}: {why}'
     return Problem(422, "Invalid", message, {**details(name, kind), "causes": causes})
+
+
+def invalid_fields(name: str, problems: Sequence[tuple[str, str]], resource: Resource) -> Problem:
+    """Fields of an object of a core resource whose values are not accepted: each with why."""
+    causes = [
+        {
+            "reason": "FieldValueRequired" if why.startswith("Required") else "FieldValueInvalid",
+            "message": why,
+            "field": field,
+        }
+        for field, why in problems
+    ]
+    said = [f"{field}: {why}" for field, why in problems]
+    text = said[0] if len(said) == 1 else f"[{', '.join(said)}]"
+    about = {**details(name, resource.kind, resource.group), "causes": causes}
+    return Problem(422, "Invalid", f'{resource.kind} "{name}" is invalid: {text}', about)
 
 
 def expired(asked: int, oldest: int) -> Problem:

@@ -64,6 +64,25 @@ def failure_of(call: Callable[[], object]) -> Failure:
     return caught.value.failure
 
 
+def test_an_observer_is_told_of_every_request(account: LabEc2, make_client: MakeClient) -> None:
+    """Operations as EC2 names them; ok or the code; a page is a request; one that cannot be sent is one, too."""
+    told: list[tuple[str, str, float]] = []
+    world = LabWorld(account, make_client(observer=lambda *call: told.append(call)))
+    world.ec2.faults.fail("CreateRoute", "RequestLimitExceeded")
+    failure_of(lambda: CALLS["CreateRoute"](world))
+    CALLS["CreateRoute"](world)
+    CALLS["AssignIpv6Addresses"](world)
+    world.ec2.faults.reset("DescribeSubnets")
+    failure_of(lambda: CALLS["DescribeSubnets"](world))
+    assert [(operation, code) for operation, code, _ in told] == [
+        ("CreateRoute", "RequestLimitExceeded"),
+        ("CreateRoute", "ok"),
+        ("AssignIpv6Addresses", "ok"),
+        ("DescribeSubnets", "ConnectionClosedError"),
+    ]
+    assert all(seconds > 0 for _, _, seconds in told)
+
+
 # Faults on the wire --------------------------------------------------------------------------------------------------
 
 

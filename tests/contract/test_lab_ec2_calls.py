@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
 
 from tests.contract.lab_world import OUTSIDE, World, client, in_table, refused, until, works
 
@@ -40,6 +42,18 @@ def test_expired_keys_are_refused(world: World) -> None:
     api.describe_vpcs()
     world.ec2.keys.expire(session.access_key)
     refused(api.describe_vpcs, "RequestExpired")
+
+
+def test_a_request_whose_sender_dies_in_the_middle_is_no_request(world: World) -> None:
+    """What is cut off might make sense, e.g. with an address that lacks its last digit."""
+    form = b"Action=CreateRoute&Version=2016-11-15&DestinationCidrBlock=192.168.0.1/32"
+    head = f"POST / HTTP/1.1\r\nHost: ec2\r\nContent-Length: {len(form) + 1}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", world.ec2.port)) as connection:
+        connection.sendall(head + form)
+        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    assert world.ec2.calls == []
 
 
 def test_unsigned_requests_are_refused(world: World) -> None:

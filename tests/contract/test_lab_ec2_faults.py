@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ConnectionClosedError, ConnectionError, ReadTimeoutError
 
-from tests.contract.lab_world import OUTSIDE, OUTSIDE6, World, client, in_table, refused, until
+from tests.contract.lab_world import OUTSIDE, OUTSIDE6, World, assign, client, in_table, refused, until
 
 
 def test_a_denied_call_names_principal_action_and_resource(world: World) -> None:
@@ -88,6 +88,27 @@ def test_a_race_can_be_made_just_before_a_call_is_applied(world: World) -> None:
     refused(world.create, "RouteAlreadyExists")
     assert world.route(OUTSIDE)["NetworkInterfaceId"] == world.enis[1]
     assert seen[0]["DestinationCidrBlock"] == OUTSIDE
+
+
+def test_half_of_a_list_of_addresses_can_be_applied_before_an_error(world: World) -> None:
+    """Of one address, and of what lists none, nothing is withheld."""
+    world.ec2.faults.partial("*", None)
+    held = len(world.ipv4(0))
+    assign(world, 0, "10.10.1.70")
+    refused(lambda: assign(world, 0, "10.10.1.71", "10.10.1.72", "10.10.1.73"), "InternalError", 500)
+    assert world.ipv4(0)[held:] == ["10.10.1.70", "10.10.1.71", "10.10.1.72"]
+    world.create()
+
+
+def test_a_fault_can_be_ended_alone(world: World) -> None:
+    faults = world.ec2.faults
+    throttle, failure = faults.throttle("*", bucket=0, refill=0.001), faults.fail("*", times=None)
+    refused(world.table, "Unavailable", 503)
+    failure()
+    failure()
+    refused(world.table, "RequestLimitExceeded", 503)
+    throttle()
+    world.table()
 
 
 def test_cleared_faults_are_gone(world: World) -> None:

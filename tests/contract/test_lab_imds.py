@@ -129,6 +129,13 @@ def test_tokens_expire(node: Node) -> None:
     until(lambda: node.request("GET", META, X_aws_ec2_metadata_token=short)[0] == 401)
 
 
+def test_tokens_can_be_short_lived_whatever_was_asked_for(node: Node) -> None:
+    node.imds.expire_tokens(after=0.0)
+    assert node.request("GET", META, X_aws_ec2_metadata_token=node.token("60"))[0] == 401
+    node.imds.expire_tokens()
+    assert node.request("GET", META, X_aws_ec2_metadata_token=node.token("60"))[0] == 200
+
+
 # Data ----------------------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +305,13 @@ def test_the_next_requests_can_fail(node: Node) -> None:
     node.imds.fail_next(2, 503)
     node.imds.fail_next(1, 500)
     assert [node.request("PUT", "/latest/api/token")[0] for _ in range(4)] == [503, 503, 500, 400]
+
+
+def test_all_requests_can_fail_for_a_while(node: Node) -> None:
+    node.imds.fail(503)
+    assert [node.request("PUT", "/latest/api/token")[0] for _ in range(2)] == [503, 503]
+    node.imds.fail(0)
+    assert node.text(f"{META}instance-id") == node.instance
 
 
 def test_requests_are_recorded(node: Node) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
@@ -11,11 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
+from urllib3.util.ssl_ import create_urllib3_context
 
 from lab.ec2.web import Handler, Server
 from lab.kube.backend import SERVER_ADDRESS
 from lab.kube.server import LeaseServer
 from tests.contract.lease_worlds import NAME, InNamespace, KubeHost, Watching
+from tests.contract.plain_authority import serve_with
 from vipmanager.clients.kube import LeaseClient, micro_time
 from vipmanager.errors import CallError, ErrorKind
 from vipmanager.model_node import Lease
@@ -290,6 +293,32 @@ def client(host: KubeHost, node: str) -> InNamespace:
 def token_of(host: KubeHost, node: str) -> str:
     config = yaml.safe_load(Path(host.kube.env(node)["KUBECONFIG"]).read_text())
     return str(config["users"][0]["user"]["token"])
+
+
+def test_the_authority_of_an_eks_cluster_is_good_enough(
+    canned: Canned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no key identifiers, about which urllib3 is strict with Python 3.13: so it is here with any."""
+    authority, context = serve_with(tmp_path, "127.0.0.1")
+    server = Server(("127.0.0.1", 0), _CannedHandler, canned, context)
+
+    def strict(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        made = create_urllib3_context(*arguments, **options)
+        made.verify_flags |= ssl.VERIFY_X509_STRICT
+        return made
+
+    for module in ("util.ssl_", "connection"):
+        monkeypatch.setattr(f"urllib3.{module}.create_urllib3_context", strict)
+    for name in ("token", "namespace"):
+        (tmp_path / name).write_text("text")
+    (tmp_path / "ca.crt").write_bytes(authority.read_bytes())
+    environment = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(server.port)}
+    found = LeaseClient("default", NAME, 5.0, environment=environment, service_account=tmp_path).read()
+    assert found is not None
+    (tmp_path / "ca.crt").write_bytes(serve_with(tmp_path, "127.0.0.1")[0].read_bytes())  # another of the same name
+    other = LeaseClient("default", NAME, 5.0, environment=environment, service_account=tmp_path)
+    fails(ErrorKind.RETRY, other.read)
+    server.stop()
 
 
 @pytest.mark.namespaces

@@ -27,6 +27,26 @@ class _Planned:
     effect: Callable[[Call], None]
 
 
+class _Bucket:
+    """Tokens, full at first."""
+
+    def __init__(self, clock: Callable[[], float], size: float, refill: float) -> None:
+        self._clock, self._size, self._refill = clock, size, refill
+        self._tokens, self._filled = size, clock()
+        self._lock = threading.Lock()
+
+    def take(self, call: Call) -> None:
+        """Take a token, or refuse the call as EC2 does."""
+        with self._lock:
+            now = self._clock()
+            self._tokens = min(self._size, self._tokens + (now - self._filled) * self._refill)
+            self._filled = now
+            if self._tokens < 1.0:
+                code = "RequestLimitExceeded"
+                raise CallError(Failure(ErrorKind.RETRY, f"fake:{call.operation}", code, "too many calls"))
+            self._tokens -= 1.0
+
+
 @dataclass
 class Faults:
     """Records every call, and does to the next ones what it was told. Thread-safe."""
@@ -68,6 +88,13 @@ class Faults:
         go_on = threading.Event()
         self._plan(_Planned(operation, times, when, lambda _: _hold(go_on)))
         return go_on
+
+    def throttle(
+        self, *operations: str, clock: Callable[[], float], bucket: float = 100.0, refill: float = 5.0
+    ) -> None:
+        """Give each of these operations a token bucket, full at first (EC2-SEMANTICS.md, row "too many calls")."""
+        for operation in operations:
+            self._plan(_Planned(operation, None, lambda _: True, _Bucket(clock, bucket, refill).take))
 
     def before(self, operation: str, callback: Callable[[Call], None], *, times: int | None = 1) -> None:
         """Let something happen just before the next calls are applied."""

@@ -203,7 +203,8 @@ class Nodes:
             self._assert_on_eni(worker)
         if self.mode in ("eni", "subnet"):
             self._assert_one_eni(worker)
-        for name, partner in zip(self.eips, [*self._ipv4(), None], strict=False):
+        partners = self._ipv4() if self.mode != "route" else []
+        for name, partner in zip(self.eips, [*partners, None], strict=False):
             eip = self.lab.ec2.state().elastic_ips[name]
             assert eip.instance_id == self.lab.workers[worker].instance_id
             assert partner is None or str(eip.private_ip) == partner

@@ -41,6 +41,8 @@ def test_quick_run(tmp_path: Path) -> None:
         "sidecar, address added",
         "sidecar, API calls",
         "sidecar, idle",
+        "what HealthPort adds",
+        "plan, 1 address",
         "failover",
         "moved by",
         "two nodes hold at once?",

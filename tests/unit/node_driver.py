@@ -106,23 +106,8 @@ class World:
         return [write.operation for write in self.writes if write.at >= since]
 
     def remote(self, serve: Callable[[], Any], going: float, coming: float) -> Any:
-        """Something that is done elsewhere, whatever becomes of the process that asks for it meanwhile."""
-        answers: list[tuple[Any, BaseException | None]] = []
-        ticket = self.timeline.ticket()
-
-        def arrive() -> None:
-            try:
-                answers.append((serve(), None))
-            except BaseException as error:
-                answers.append((None, error))
-            self.timeline.at(self.now + coming, lambda: self.timeline.ready(ticket))
-
-        self.timeline.at(self.now + going, arrive)
-        self.timeline.wait_until(None, ticket)
-        answer, error = answers[0]
-        if error is not None:
-            raise error
-        return answer
+        """See Timeline."""
+        return self.timeline.remote(serve, going, coming)
 
     def close(self) -> None:
         """End everything; a process that has crashed unnoticed is an error."""

@@ -14,6 +14,7 @@ from vipmanager.elector import Elector
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.fence import Fence
 from vipmanager.model_node import Lease
+from vipmanager.monitor import Monitor
 from vipmanager.nodeport import NodeOutside, Nodeport
 from vipmanager.report_node import NodeReport
 
@@ -56,7 +57,8 @@ class Process:
             node.host, node.neighbours, node.imds, NodeEc2(self), world.timeline.clock, self.fence,
             lambda host: node.ailment, world.draws.random,
         )  # fmt: skip
-        self.report = NodeReport(world.config, node.name, node.name, "test/vipmanager", self.statuses)
+        self.monitor = Monitor("nodeport", file=self.statuses, clock=world.timeline.clock)  # type: ignore[arg-type]
+        self.report = NodeReport(world.config, node.name, node.name, "test/vipmanager", self.monitor)
         self.nodeport = Nodeport(world.config, outside, self.watch, self.elector, self.report)
         self.jobs = NodeJobs(self)
         self.nodeport._jobs = self.nodeport._reader._jobs = self.jobs  # threads, but in simulated time

@@ -104,6 +104,25 @@ def test_what_is_no_longer_wanted_is_forgotten() -> None:
     assert set(book.standing()) == {("other",)}
 
 
+def test_a_throttled_call_is_no_failure_of_its_item() -> None:
+    book = RetryBook(lambda: 0.5)
+    throttled = Failure(ErrorKind.RETRY, "ec2:CreateRoute", "RequestLimitExceeded", "too many")
+    for now in range(10):
+        assert book.throttled(KEY, throttled, float(now)).attempts == 0
+        assert book.due(KEY, float(now)) and not book.sole(KEY)
+    assert book.failed(KEY, failure(), 10.0).attempts == 1 and book.sole(KEY)
+    assert book.throttled(KEY, throttled, 20.0).attempts == 1  # what failed before is not forgotten
+
+
+def test_what_is_paced_is_due_when_the_pacer_says() -> None:
+    book = RetryBook(lambda: 0.5)
+    book.throttled(KEY, Failure(ErrorKind.RETRY, "ec2:CreateRoute", "RequestLimitExceeded", "too many"), 10.0)
+    other = book.failed(("other",), failure(), 10.0)
+    due = {key: retry.due for key, retry in book.standing(30.0).items()}
+    assert due == {KEY: 30.0, ("other",): other.due}
+    assert book.standing()[KEY].due == 10.0
+
+
 @pytest.mark.parametrize(
     ("kind", "standing"),
     [
@@ -277,6 +296,13 @@ def test_a_route_that_appeared_is_replaced_and_one_that_vanished_is_created(ec2:
     apply_vpc(ec2, [SetRoute("rtb-1", ROUTED, "eni-1", "eni-2", ADDRESS)])
     assert ec2.targets(str(ROUTED)) == {"rtb-1": "eni-1"}
     assert verbs(ec2) == ["create_route", "replace_route", "replace_route", "create_route"]
+
+
+def test_a_route_that_appeared_is_left_alone_where_it_may_be_a_takers(ec2: FakeEc2) -> None:
+    ec2.put_route("rtb-1", str(ROUTED), "eni-2")
+    with pytest.raises(CallError) as caught:
+        apply_vpc(ec2, [SetRoute("rtb-1", ROUTED, "eni-1", "", ADDRESS, unless_there=True)])
+    assert (caught.value.kind, ec2.targets(str(ROUTED))) == (ErrorKind.RACE, {"rtb-1": "eni-2"})
 
 
 def test_the_other_verb_is_tried_once_only(ec2: FakeEc2) -> None:

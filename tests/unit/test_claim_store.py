@@ -17,6 +17,13 @@ CLAIMS = claims(
     claim("192.168.0.1", since=1.5, held={"rtb-1": 2.25, "rtb-2": 3.0}),
     claim("10.10.1.50", since=4.0, conceded_to="eni-9", conceded_at=5.5),
     claim("fd00::1", since=6.0, vanished=7.0),
+    claim(
+        "192.168.0.9",
+        since=6.0,
+        destination=ip_network("192.168.0.8/31"),
+        scope=ip_network("192.168.0.8/29"),
+        aimed=7.5,
+    ),
     claim("10.10.2.5", since=8.0, kind=PlacementKind.SUBNET_ROUTE, destination=ip_network("10.10.2.0/24")),
 )
 
@@ -29,6 +36,17 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     ClaimStore(str(tmp_path), "life").save(CLAIMS)
     assert ClaimStore(str(tmp_path), "life").load() == CLAIMS
+
+
+def test_a_file_from_before_route_aggregation_is_read(tmp_path: Path) -> None:
+    ClaimStore(str(tmp_path), "life").save(CLAIMS)
+    data = json.loads((tmp_path / FILE).read_text())
+    for item in data["claims"]:
+        del item["scope"], item["aimed"]
+    (tmp_path / FILE).write_text(json.dumps(data))
+    loaded = ClaimStore(str(tmp_path), "life").load()
+    assert set(loaded) == set(CLAIMS)
+    assert {(each.scope, each.aimed) for each in loaded.values()} == {(None, 0.0)}
 
 
 def test_without_a_file_there_are_no_claims(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -133,6 +151,20 @@ def test_a_directory_that_cannot_be_written_is_said_once(
     store.save({})
     store.save(CLAIMS)
     assert warnings(caplog) == (["state not kept"] if needed else [])
+
+
+def test_a_directory_that_can_be_written_again_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With what could not be written, although it has not changed since; and the next time is said again."""
+    (tmp_path / "dir").write_text("in the way")
+    store = ClaimStore(str(tmp_path / "dir"), "life")
+    store.save(CLAIMS)
+    (tmp_path / "dir").unlink()
+    store.save(CLAIMS)
+    assert ClaimStore(str(tmp_path / "dir"), "life").load() == CLAIMS
+    (tmp_path / "dir").rename(tmp_path / "away")
+    (tmp_path / "dir").write_text("in the way")
+    store.save({})
+    assert warnings(caplog) == ["state not kept"] * 2
 
 
 def test_addresses_are_keys(tmp_path: Path) -> None:

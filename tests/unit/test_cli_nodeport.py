@@ -13,7 +13,7 @@ from tests.unit.node_builders import VIP
 from vipmanager import cli, commands
 from vipmanager.arguments import Arguments, UsageError, parse
 from vipmanager.config import Config
-from vipmanager.status import StatusFile
+from vipmanager.status_file import StatusFile
 
 ENVIRONMENT = {"FLOATING_IP": VIP, "POD_NAME": "vipmanager-x", "POD_NAMESPACE": "kube-system", "NODE_NAME": "node-1"}
 

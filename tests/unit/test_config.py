@@ -35,12 +35,14 @@ def test_an_empty_value_means_the_default() -> None:
 
 def test_each_field_has_one_setting() -> None:
     names = [setting.field for setting in SETTINGS]
-    assert sorted([*names, "eips", "peers", "warnings"]) == sorted(field.name for field in fields(Config))
+    assert sorted([*names, "eips", "peers", "pools", "warnings"]) == sorted(field.name for field in fields(Config))
 
 
 @pytest.mark.parametrize(
     ("key", "text", "field", "value"),
     [
+        ("HealthPort", "0", "health_port", 0),
+        ("HealthPort", "65535", "health_port", 65535),
         ("VPCRTTag", "ALL", "route_tables", TagSelector()),
         ("VPCRTTag", "all", "route_tables", TagSelector()),
         ("VPCRTTag", "Name", "route_tables", TagSelector((("Name", None),))),
@@ -186,6 +188,7 @@ def test_words_for_false(word: str) -> None:
         ("HealthCheck", "http://:80/a#b", "tcp://:30007"),
         ("HealthCheck", "http://user:word@node/", "tcp://:30007"),
         ("HealthThreshold", "0", "1 to 1000"),
+        *(("HealthPort", text, "1 to 65535") for text in ("65536", "-1", "+80", "http", "80.0", "٨٠", "9" * 5000)),
         ("LogLevel", "LOUD", "DEBUG"),
         ("LogFormat", "xml", "json"),
         ("Intf1Peers", "10.0.0.256", "no address or network"),
@@ -215,13 +218,31 @@ def test_words_for_false(word: str) -> None:
         ("Intf0EIPs", "10.0.0.80=eipalloc-0123abcd", "primary interface"),
         ("Intf1EIP", "10.0.0.80=eipalloc-0123abcd", "unknown setting"),
         ("Intf01EIPs", "10.0.0.80=eipalloc-0123abcd", "unknown setting"),
+        ("Intf1Pools", "192.168.0.1/28", "192.168.0.0/28"),
+        ("Intf1Pools", "192.168.0.0-15", "no address or network"),
+        ("Intf1Pools", "::/0", "everything"),
+        ("Intf1Pools", "224.0.0.0/28", "multicast"),
+        ("Intf1Pools", "fe80::/64", "link-local"),
+        ("Intf1Pools", "192.168.0.0/28, 192.168.0.0/24", "overlaps"),
+        ("Intf0Pools", "192.168.0.0/28", "primary interface"),
+        ("RouteAggregation", "auto", "true/false"),
     ],
 )
 def test_a_wrong_value_is_one_problem_with_key_value_and_what_is_accepted(key: str, text: str, said: str) -> None:
     (problem,) = problems(**{key: text})
     assert key in problem and said in problem
-    if not key.endswith("Peers") or "unknown" in problem:
+    if not key.endswith(("Peers", "Pools")) or "unknown" in problem:
         assert repr(text) in problem
+
+
+def test_pools_are_read_by_device_index_and_do_not_overlap() -> None:
+    read = load({"Intf1Pools": "192.168.0.0/28, fd00::/120", "Intf2Pools": "192.168.0.16/28"})
+    assert read.pools == {
+        1: (ip_network("192.168.0.0/28"), ip_network("fd00::/120")),
+        2: (ip_network("192.168.0.16/28"),),
+    }
+    (problem,) = problems(Intf1Pools="192.168.0.0/28", Intf2Pools="192.168.0.0/24")
+    assert "Intf2Pools" in problem and "Intf1Pools" in problem
 
 
 def test_all_problems_are_told_at_once() -> None:

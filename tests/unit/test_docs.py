@@ -9,19 +9,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vipmanager import config
+from vipmanager import config, iam
 from vipmanager.arguments import MODES, parse
-from vipmanager.clients.ec2_operations import POD_OPERATIONS
 from vipmanager.manifest import read_configmap
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-MANIFESTS = sorted(ROOT.glob("samples/*.yaml"))
+MANIFESTS = sorted(set(ROOT.glob("samples/*.yaml")) - {ROOT / "samples/rbac-events.yaml"})
 
 
 def settings_rows() -> list[str]:
     """The settings table as the code has it."""
-    per_interface = {"Peers": config.PEERS_MEANING, "EIPs": config.EIPS_MEANING}
+    per_interface = {"Peers": config.PEERS_MEANING, "EIPs": config.EIPS_MEANING, "Pools": config.POOLS_MEANING}
     rows = [
         f"| `Intf1{kind}`, `Intf2{kind}`, … `IntfN{kind}` | none | {said} |" for kind, said in per_interface.items()
     ]
@@ -67,10 +66,10 @@ def test_every_dependency_earns_its_line() -> None:
         assert name in table, name
 
 
-def test_sample_policy_holds_the_actions_that_are_used() -> None:
-    policy = json.loads((ROOT / "samples/iam-policy.json").read_text())
-    actions = {action for statement in policy["Statement"] for action in statement["Action"]}
-    assert actions == {f"ec2:{operation}" for operation in POD_OPERATIONS}
+def test_the_sample_policy_is_what_the_command_prints_for_the_sample_settings() -> None:
+    """For a sidecar, which may call what an init run may and more."""
+    settings = config.load(read_configmap(str(ROOT / "samples/vipmanager-cm.yaml")))
+    assert json.loads((ROOT / "samples/iam-policy.json").read_text()) == iam.policy(settings, "sidecar", iam.Scope())
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.name)
@@ -84,6 +83,27 @@ def test_sample_manifests_configure_and_start_what_exists(manifest: Path) -> Non
         assert len(containers) == 1
         assert [parse(containers[0]["args"]).mode] == [MODES[word] for word in containers[0]["args"]]
         assert "NET_ADMIN" in containers[0]["securityContext"]["capabilities"]["add"]
+
+
+def test_the_sidecars_application_starts_when_its_addresses_work() -> None:
+    """A native sidecar's startup probe holds the containers after it back; a readiness probe would not."""
+    (deployment,) = yaml.safe_load_all((ROOT / "samples/deployment-sidecar.yaml").read_text())
+    (sidecar,) = deployment["spec"]["template"]["spec"]["initContainers"]
+    assert sidecar["restartPolicy"] == "Always"
+    (port,) = sidecar["ports"]
+    assert port["containerPort"] == config.Config().health_port
+    assert sidecar["startupProbe"]["httpGet"] == {"path": "/readyz", "port": port["name"]}
+    assert sidecar["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": port["name"]}
+    waits = sidecar["startupProbe"]["periodSeconds"] * sidecar["startupProbe"]["failureThreshold"]
+    assert waits >= config.Config().init_timeout, "as long as an init run may take"
+
+
+def test_the_sample_role_for_events_is_bound_to_the_account_of_the_sample_pods() -> None:
+    role, binding = yaml.safe_load_all((ROOT / "samples/rbac-events.yaml").read_text())
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}]
+    assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == (role["kind"], role["metadata"]["name"])
+    pod = yaml.safe_load((ROOT / "samples/deployment-sidecar.yaml").read_text())["spec"]["template"]["spec"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": pod["serviceAccountName"]}]
 
 
 def _code(document: Path) -> str:

@@ -15,7 +15,8 @@ from tests.unit.builders import mac
 from tests.unit.node_builders import EIP, NOW, VIP, described, eip, floating_eni, node_eni, settings
 from vipmanager.actions import AssignAddress, AssociateEip, SetRoute, UnassignAddress
 from vipmanager.actions_node import DetachEni
-from vipmanager.errors import CallError, ErrorKind
+from vipmanager.config import Config
+from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.model import Attachment, EniDescription
 from vipmanager.observe import SETTLE
 from vipmanager.observe_node import NodeView, instance_states, own_enis
@@ -198,7 +199,7 @@ class Ec2:
 
     def instance_state(self, instance_id: str) -> str:
         if instance_id not in self.instances:
-            raise CallError(None)  # type: ignore[arg-type]
+            raise CallError(Failure(ErrorKind.DENIED, "ec2:DescribeInstances", "UnauthorizedOperation", "denied"))
         return self.instances[instance_id]
 
 
@@ -221,6 +222,11 @@ def test_a_node_without_enis_is_an_error_with_a_remedy(instance: str) -> None:
     assert "AWS_REGION" in raised.value.failure.remedy
 
 
-def test_an_instance_that_cannot_be_read_is_left_out() -> None:
+def test_an_instance_that_cannot_be_read_is_left_out_of_what_is_known() -> None:
     ec2 = Ec2(instances={"i-1": "stopped"})
-    assert instance_states(ec2, ["i-1", "i-2"]) == {"i-1": "stopped"}  # type: ignore[arg-type]
+    found = instance_states(ec2, ["i-1", "i-2"])  # type: ignore[arg-type]
+    assert found["i-1"] == "stopped"
+    assert isinstance(found["i-2"], Failure)
+    view = NodeView(Config())
+    view.learn_instances(found, 1.0)
+    assert view.observed(2.0).instances == {"i-1": ("stopped", 1.0)}

@@ -175,6 +175,11 @@ class TestProblems:
 class TestRoute:
     """An address outside the VPC."""
 
+    def test_two_addresses_turn_the_check_off_once(self) -> None:
+        observed = node(tables=(table("rtb-1"),), own=(described(check=True),))
+        plan = plan_node(observed, settings(f"{OUTSIDE},192.168.0.81", "route"), BEGAN)
+        assert plan.actions.count(DisableSourceDestCheck("eni-1")) == 1
+
     def test_every_table_and_the_check(self) -> None:
         """Replace where there is a route, create where there is none; only what is seen since counts as ours."""
         tables = (

@@ -14,11 +14,11 @@ from tests.doubles.host import FakeHost
 from tests.doubles.imds import FakeImds
 from tests.unit.builders import mac
 from tests.unit.node_builders import CIDR, EIP, OUTSIDE, SUBNET_VIP, VIP, VIP6, settings
-from tests.unit.node_process import Statuses
 from vipmanager.apply import Done, Key
 from vipmanager.config import Config
 from vipmanager.errors import CallError, ErrorKind
 from vipmanager.model import Problem
+from vipmanager.monitor import Monitor
 from vipmanager.observe import SETTLE
 from vipmanager.observe_node import NodeView
 from vipmanager.plan.node_draft import NodeNeed, NodePlan
@@ -69,7 +69,7 @@ class Desk:
         self.imds, self.host = FakeImds(self.ec2, "eni-1"), FakeHost(self.clock)
         self.host.plug("eth0", mac(1), "10.10.1.11")
         self.view, self.jobs, self.draw = NodeView(config), Jobs(), 0.5
-        report = NodeReport(config, "pod", "node", "lease", Statuses())  # type: ignore[arg-type]
+        report = NodeReport(config, "pod", "node", "lease", Monitor("nodeport"))
         ports = (self.host, self.imds, self.ec2)
         self.reader = Reader(config, ports, self.view, self.jobs, report, lambda: self.draw)  # type: ignore[arg-type]
         self.view.look(self.host)

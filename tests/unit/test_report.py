@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
-from tests.unit.builders import DEFAULTS, NOW, OUTSIDE, claim, claims, interface, mac, observed, state, table
+from tests.doubles.clock import StillClock
+from tests.unit.builders import DEFAULTS, NOW, OUTSIDE, claim, claims, config, interface, mac, observed, state, table
 from vipmanager.actions import Need, Plan, SetRoute
 from vipmanager.apply import Retry
 from vipmanager.errors import ErrorKind, Failure
+from vipmanager.metrics import Metrics
 from vipmanager.model import Claims, ElasticIp, Problem
-from vipmanager.report import Report
+from vipmanager.monitor import Monitor
+from vipmanager.report import LASTING, Report
 
 ROUTED = f"{OUTSIDE}/32"
 ROUTE = SetRoute("rtb-1", ip_network(ROUTED), "eni-1", "eni-9", ip_address(OUTSIDE))
@@ -41,9 +44,40 @@ def log(caplog: pytest.LogCaptureFixture) -> Log:
     return Log(caplog)
 
 
+class Sink:
+    """Hears Events."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, bool]] = []
+
+    def emit(self, reason: str, message: str, *, warning: bool) -> None:
+        """See EventSink."""
+        self.told.append((reason, message, warning))
+
+    def reasons(self) -> list[tuple[str, bool]]:
+        """Without the words, and only since the last time."""
+        told, self.told = self.told, []
+        return [(reason, warning) for reason, _, warning in told]
+
+
 @pytest.fixture
-def report() -> Report:
-    return Report(DEFAULTS)
+def sink() -> Sink:
+    return Sink()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+def report(sink: Sink, metrics: Metrics) -> Report:
+    return Report(DEFAULTS, Monitor("sidecar", metrics=metrics, sink=sink))
+
+
+def count(metrics: Metrics, name: str, *labels: str) -> Any:
+    """A counter's value."""
+    return metrics.snapshot().get(f"vipmanager_{name}_total", {}).get(labels, 0)
 
 
 def decide(report: Report, after: Claims, before: Claims, seen: Any = HELD) -> None:
@@ -126,9 +160,11 @@ def test_interfaces_are_named_once_and_those_of_no_eni_too(log: Log, report: Rep
     assert told == [("INFO", "interface", "net1"), ("WARNING", "ignored", "net7")]
 
 
-def retry(code: str = "RequestLimitExceeded", kind: ErrorKind = ErrorKind.RETRY, remedy: str = "") -> Retry:
+def retry(
+    code: str = "RequestLimitExceeded", kind: ErrorKind = ErrorKind.RETRY, remedy: str = "", attempts: int = 1
+) -> Retry:
     """A failure."""
-    return Retry(1, NOW, Failure(kind, "ec2:CreateRoute", code, "why", remedy))
+    return Retry(attempts, NOW, Failure(kind, "ec2:CreateRoute", code, "why", remedy))
 
 
 def test_failures_of_one_reason_are_one_line(log: Log, report: Report) -> None:
@@ -162,6 +198,158 @@ def test_recovery_is_told_of_what_had_failed(log: Log, report: Report) -> None:
     report.flush()
     report.flush()
     assert [name for _, name, _ in log()] == ["failed", "recovered"]
+
+
+# Metrics and Events --------------------------------------------------------------------------------------------------
+
+
+def test_a_claims_life_is_counted_and_told(report: Report, metrics: Metrics, sink: Sink) -> None:
+    report.applied(ROUTE)
+    decide(report, claims(CLAIM), {})
+    decide(report, claims(CLAIM), claims(CLAIM))
+    text = f"{OUTSIDE} is delivered to eni-1 (host-route in 2 route tables), moved from eni-9"
+    assert sink.told == [("Claimed", text, False)]
+    sink.told.clear()
+    given_up = replace(CLAIM, conceded_to="eni-9", conceded_at=NOW)
+    for before in (CLAIM, given_up):
+        decide(report, claims(given_up), claims(before))
+    assert sink.told == [("Conceded", f"{OUTSIDE} was taken over by eni-9", True)]
+    decide(report, claims(CLAIM), claims(given_up))
+    sink.told.clear()
+    gone = replace(CLAIM, vanished=NOW)
+    decide(report, claims(gone), claims(CLAIM))
+    decide(report, {}, claims(gone))
+    assert sink.reasons() == [("Withdrawn", False)]
+    assert (count(metrics, "claims"), count(metrics, "concessions"), count(metrics, "drift")) == (2, 1, 0)
+
+
+def test_actions_are_counted_by_kind_and_result(report: Report, metrics: Metrics) -> None:
+    report.applied(ROUTE)
+    for _ in range(2):  # each attempt, though it is said once
+        report.failed(ROUTE.key, retry("UnauthorizedOperation", ErrorKind.DENIED), ROUTE)
+    report.failed(("fact", "TABLES"), retry())
+    assert metrics.snapshot()["vipmanager_actions_total"] == {("route", "ok"): 1, ("route", "denied"): 2}
+
+
+def test_a_reason_is_one_event_until_nothing_fails_for_it(report: Report, sink: Sink) -> None:
+    """An outage that hits each table at another time is not one event a table."""
+    for number in range(3):
+        report.failed(("route", f"rtb-{number}"), retry("Throttling", remedy="wait"))
+        report.flush()
+    assert not sink.told, "it may pass at the next attempt"
+    for number in range(3):
+        report.failed(("route", f"rtb-{number}"), retry("Throttling", remedy="wait", attempts=LASTING))
+        report.flush()
+    ((reason, message, warning),) = sink.told
+    assert (reason, warning) == ("Failing", True)
+    assert "route rtb-0" in message and "Throttling" in message and "wait" in message
+    sink.told.clear()
+    report.failed(("route", "rtb-1"), retry("UnauthorizedOperation", ErrorKind.DENIED))
+    report.flush()
+    assert sink.reasons() == [("Failing", True)]
+    for number in (0, 2, 1):
+        report.recovered(("route", f"rtb-{number}"))
+        report.flush()
+    assert [(reason, message.split()[-1]) for reason, message, _ in sink.told] == [
+        ("Recovered", "Throttling"),
+        ("Recovered", "UnauthorizedOperation"),
+    ]
+
+
+def test_a_fatal_problem_is_an_event(report: Report, sink: Sink) -> None:
+    for _ in range(2):
+        report.decided(Plan(problems=(Problem("a", "text"), Problem("b", "text", fatal=False))), {}, HELD)
+    assert sink.told == [("Failing", "a: text", True)]
+
+
+class TestDrift:
+    """What was ours and is no more, though nobody took it over and the address stayed."""
+
+    @pytest.fixture(autouse=True)
+    def claimed(self, report: Report, log: Log) -> None:
+        decide(report, claims(CLAIM), {})
+        log()
+
+    def drifted(self, *tables: Any) -> Any:
+        """What is seen then."""
+        return observed(interface(1, OUTSIDE), tables=tables)
+
+    @pytest.mark.parametrize("now", [{}, {ROUTED: "eni-dead"}], ids=["deleted", "led astray"])
+    def test_a_route_is_counted_once_until_it_is_ours_again(
+        self, report: Report, metrics: Metrics, log: Log, now: dict[str, str]
+    ) -> None:
+        ours = table("rtb-2", {ROUTED: "eni-1"})
+        lost = self.drifted(table("rtb-1", now, seen=NOW + 300, dead=True), ours)
+        for _ in range(3):
+            decide(report, claims(CLAIM), claims(CLAIM), lost)
+        assert count(metrics, "drift") == 1
+        found = "eni-dead" if now else "nothing"
+        assert log() == [("WARNING", "drift", {"address": OUTSIDE, "at": "rtb-1", "found": found})]
+        decide(report, claims(CLAIM), claims(CLAIM))
+        decide(report, claims(CLAIM), claims(CLAIM), lost)
+        assert count(metrics, "drift") == 2
+
+    def test_a_new_table_a_new_claim_and_a_take_over_are_none(self, report: Report, metrics: Metrics) -> None:
+        new = self.drifted(*[table(each, {ROUTED: "eni-1"}) for each in ("rtb-1", "rtb-2")], table("rtb-3"))
+        decide(report, claims(CLAIM), claims(CLAIM), new)
+        again = claim(OUTSIDE, since=NOW + 10)
+        decide(report, claims(again), claims(CLAIM), self.drifted(table("rtb-1"), table("rtb-2")))
+        given_up = replace(CLAIM, conceded_to="eni-9")
+        decide(report, claims(given_up), claims(CLAIM), self.drifted(table("rtb-1", {ROUTED: "eni-9"})))
+        assert count(metrics, "drift") == 0
+
+    def test_what_is_not_known_is_none(self, report: Report, metrics: Metrics) -> None:
+        decide(report, claims(CLAIM), claims(CLAIM), observed(interface(1, OUTSIDE), tables=None))
+        assert count(metrics, "drift") == 0
+
+
+def test_a_round_is_published(report: Report, metrics: Metrics) -> None:
+    monitor = report._monitor
+    decide(report, claims(CLAIM), {})
+    report.round(Plan(claims=claims(CLAIM)), {}, looked=True)
+    assert monitor.ready() == (True, "")
+    assert monitor.hidden() == {ip_address(OUTSIDE)}
+    assert metrics.snapshot()["vipmanager_addresses"] == {("claimed", "host-route"): 1}
+    assert metrics.snapshot()["vipmanager_problems"] == {("true",): 0, ("false",): 0}
+    report.round(Plan(claims=claims(CLAIM), actions=(ROUTE,)), {}, looked=True)
+    assert monitor.ready()[0] is False
+    report.round(Plan(claims=claims(CLAIM)), {}, looked=True)
+    assert metrics.snapshot()["vipmanager_convergence_seconds"][()].count == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("interval", "seen", "aged"),
+    [
+        ("300", HELD, True),
+        ("0", HELD, False),
+        ("300", observed(), False),
+        ("300", observed(interface(7), enis={}, foreign=frozenset({mac(7)})), False),
+        ("300", observed(interface(7), enis={}), True),
+    ],
+    ids=["an ENI", "no resyncs", "no interface", "no ENI", "not known yet"],
+)
+def test_when_there_is_an_age_of_the_resync(metrics: Metrics, interval: str, seen: Any, aged: bool) -> None:
+    report = Report(config(ResyncInterval=interval), Monitor("sidecar", metrics=metrics))
+    for _ in range(2):
+        decide(report, {}, {}, seen)
+        report.round(Plan(), {}, looked=True)
+        report.compares()
+        assert ("vipmanager_resync_age_seconds" in metrics.snapshot()) is aged
+
+
+def test_the_age_begins_anew_when_a_pod_gets_its_first_eni(metrics: Metrics) -> None:
+    clock = StillClock()
+    report = Report(DEFAULTS, Monitor("sidecar", metrics=metrics, clock=clock))
+    decide(report, {}, {}, observed())
+    report.round(Plan(), {}, looked=True)
+    clock.advance(1000.0)
+    decide(report, {}, {}, HELD)
+    report.round(Plan(), {}, looked=True)
+    clock.advance(2.0)
+    assert metrics.snapshot()["vipmanager_resync_age_seconds"] == {(): 2.0}
+    for key in (("fact", "TABLES"), ("fact", "STATES")):
+        report.answered(key)
+    assert metrics.snapshot()["vipmanager_resync_age_seconds"] == {(): 0.0}
 
 
 # An init run's verdict -----------------------------------------------------------------------------------------------
@@ -228,3 +416,27 @@ def test_success_names_what_was_conceded(log: Log, report: Report) -> None:
     assert report.verdict(Plan(claims=given_up), HELD, {}, late=False) == 0
     ((_, name, facts),) = log()
     assert (name, facts) == ("done", {"addresses": 1, "conceded": OUTSIDE})
+
+
+def test_an_interface_with_many_addresses_is_told_in_a_line_that_can_be_read(log: Any) -> None:
+    Report(DEFAULTS).discovered(observed(interface(1, *map(str, ip_network("192.168.0.0/24")))))
+    ((_, _, facts),) = log()
+    assert facts["addresses"].startswith("192.168.0.0,192.168.0.1,") and facts["addresses"].endswith("… (256)")
+    assert len(facts["addresses"]) < 300
+
+
+def test_addresses_that_share_a_route_are_told_in_one_line_when_there_are_many(log: Any) -> None:
+    report = Report(DEFAULTS)
+    for count, lines in ((4, 4), (16, 1)):
+        shared = ip_network(f"192.168.{count}.0/{32 - count.bit_length() + 1}")
+        made = claims(*(claim(str(each), destination=shared, held={"rtb-1": NOW}) for each in shared))
+        report.applied(SetRoute("rtb-1", shared, "eni-1", "eni-9", shared[1]))
+        decide(report, made, {}, observed(interface(1), tables=[table("rtb-1", {str(shared): "eni-1"})]))
+        told = log()
+        assert len(told) == lines
+        _, name, facts = told[0]
+        assert (name, facts["destination"], facts["moved_from"]) == ("claimed", str(shared), "eni-9")
+        assert facts.get("addresses") == (count if lines == 1 else None)
+        taken = {address: replace(each, conceded_to="eni-8", conceded_at=NOW) for address, each in made.items()}
+        decide(report, taken, made, observed(interface(1), tables=[table("rtb-1", {str(shared): "eni-8"})]))
+        assert [(name, facts["to"]) for _, name, facts in log()] == [("conceded", "eni-8")] * lines

@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
+from tests.doubles.clock import StillClock
 from tests.unit.node_builders import EIP, NOW, VIP, settings
 from tests.unit.node_process import Statuses
 from vipmanager.actions import AssignAddress
 from vipmanager.actions_node import PutAddress
 from vipmanager.apply import Retry
 from vipmanager.errors import ErrorKind, Failure
+from vipmanager.metrics import Metrics
 from vipmanager.model import Problem
 from vipmanager.model_node import Tenure
+from vipmanager.monitor import Monitor
 from vipmanager.plan.node_draft import Item, NodePlan
 from vipmanager.report_node import NodeReport
 
@@ -37,7 +40,8 @@ def file() -> Statuses:
 
 @pytest.fixture
 def report(file: Statuses) -> NodeReport:
-    return NodeReport(settings(f"{VIP},{EIP}"), "pod-1", "node-1", "ns/vipmanager", file)  # type: ignore[arg-type]
+    monitor = Monitor("nodeport", file=file)  # type: ignore[arg-type]
+    return NodeReport(settings(f"{VIP},{EIP}"), "pod-1", "node-1", "ns/vipmanager", monitor)
 
 
 @pytest.fixture
@@ -170,6 +174,106 @@ class TestWork:
         assert told() == [("WARNING", "not announced", {"address": "a"})]
 
 
+class TestOutside:
+    """Readiness, metrics and Events."""
+
+    @pytest.fixture
+    def metrics(self) -> Metrics:
+        return Metrics()
+
+    @pytest.fixture
+    def told(self) -> list[tuple[str, bool]]:
+        return []
+
+    @pytest.fixture
+    def clock(self) -> StillClock:
+        return StillClock(NOW)
+
+    @pytest.fixture
+    def report(self, metrics: Metrics, told: list[tuple[str, bool]], clock: StillClock) -> NodeReport:
+        class Sink:
+            def emit(self, reason: str, message: str, *, warning: bool) -> None:
+                told.append((reason, warning))
+
+        self.monitor = Monitor("nodeport", metrics=metrics, sink=Sink(), clock=clock)
+        return NodeReport(settings(f"{VIP},{EIP}"), "pod-1", "node-1", "ns/vipmanager", self.monitor)
+
+    def ready(self, report: NodeReport, tenure: Tenure, holds: bool, plan: NodePlan = DONE, health: str = "") -> str:
+        """Why a round ends without readiness."""
+        report.tenure(tenure, holds)
+        report.plan(plan, holds, health)
+        return self.monitor.ready()[1]
+
+    def test_a_holder_is_ready_when_everything_is_delivered(self, report: NodeReport) -> None:
+        assert self.ready(report, OURS, True, HALF) == f"{EIP}: reading Elastic IPs"
+        assert self.ready(report, OURS, True) == ""
+        assert self.ready(report, OURS, True, health="refused (1 in a row)") == ""
+
+    def test_another_node_is_ready_when_it_could_take_over(self, report: NodeReport) -> None:
+        known = replace(THEIRS, known=True)
+        assert "has not been read" in self.ready(report, THEIRS, False)
+        assert self.ready(report, known, False, HALF) == ""
+        assert self.ready(report, known, False, HALF, "not checked yet") == "not checked yet"
+        assert "Unavailable" in self.ready(report, replace(known, failure=failed().failure), False)
+
+    def test_what_is_measured(self, report: NodeReport, metrics: Metrics, clock: StillClock) -> None:
+        self.ready(report, OURS, True, HALF)
+        found = metrics.snapshot()
+        assert found["vipmanager_holds"] == {(): 1}
+        assert found["vipmanager_lease_transitions_total"] == {(): 2}
+        assert found["vipmanager_addresses"] == {("delivered", "address"): 1, ("pending", "address"): 1}
+        clock.advance(3.0)
+        assert metrics.snapshot()["vipmanager_lease_renewal_age_seconds"] == {(): 3.0}
+        self.ready(report, OURS, True)
+        assert metrics.snapshot()["vipmanager_convergence_seconds"][()].sum == 3.0  # type: ignore[union-attr]
+        assert metrics.snapshot()["vipmanager_drift_total"] == {(): 0}
+        self.ready(report, OURS, True, HALF)
+        assert metrics.snapshot()["vipmanager_drift_total"] == {(): 1}
+        self.ready(report, THEIRS, False)
+        found = metrics.snapshot()
+        assert found["vipmanager_holds"] == {(): 0}
+        assert found["vipmanager_addresses"] == {("standby", "address"): 2}
+        assert "vipmanager_lease_renewal_age_seconds" not in found
+
+    def test_the_age_of_the_comparison(self, report: NodeReport, metrics: Metrics, clock: StillClock) -> None:
+        clock.advance(4.0)
+        assert metrics.snapshot()["vipmanager_resync_age_seconds"] == {(): 4.0}
+        report.succeeded(("fact", "TABLES"))
+        report.succeeded(("fact", "OWN"))
+        clock.advance(1.0)
+        assert metrics.snapshot()["vipmanager_resync_age_seconds"] == {(): 1.0}
+
+    def test_actions_are_counted(self, report: NodeReport, metrics: Metrics) -> None:
+        report.applied(PUT, None)
+        report.failed(ASSIGN.key, failed(), ASSIGN)
+        report.failed(ASSIGN.key, failed(), ASSIGN)
+        assert metrics.snapshot()["vipmanager_actions_total"] == {("host-address", "ok"): 1, ("address", "retry"): 2}
+
+    def test_events_of_the_lease(self, report: NodeReport, told: list[tuple[str, bool]]) -> None:
+        for tenure, holds in (
+            (THEIRS, False),
+            (OURS, True),
+            (replace(OURS, yielding_to="node-2"), False),
+            (OURS, True),
+            (OURS, False),
+            (OURS, True),
+        ):
+            report.tenure(tenure, holds)
+        report.stopped(released=True)
+        names = ["Holding", "Released", "Holding", "LostLease", "Holding", "Released"]
+        assert told == [(name, name == "LostLease") for name in names]
+
+    def test_events_of_failures(self, report: NodeReport, told: list[tuple[str, bool]]) -> None:
+        for key in (ASSIGN.key, ("address", "other")):
+            report.failed(key, failed(), ASSIGN)
+        assert told == [("Failing", True)]
+        report.succeeded(ASSIGN.key)
+        report.failed(ASSIGN.key, failed(), ASSIGN)
+        assert told == [("Failing", True)]
+        report.plan(NodePlan(problems=(Problem(VIP, "x"), Problem("eni-1", "y", fatal=False))), False, "")
+        assert told == [("Failing", True)] * 2
+
+
 class TestStatus:
     """The status file."""
 
@@ -194,6 +298,9 @@ class TestStatus:
                 {"name": EIP, "state": "reading Elastic IPs", "eni": "", "interface": ""},
             ],
             "problems": [f"{VIP}: x"],
+            "ready": False,
+            "not_ready": f"{EIP}: reading Elastic IPs",
+            "result": "",
         }
 
     @pytest.mark.parametrize(("tenure", "state"), [(THEIRS, "held by another node"), (Tenure(), "not held")])

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from vipmanager import config
+from vipmanager import config, iam
 from vipmanager.arguments import parse
-from vipmanager.clients.ec2_operations import NODEPORT_OPERATIONS
 from vipmanager.clients.kube import RESOURCE
 from vipmanager.floating import FloatingMode
 from vipmanager.manifest import read_configmap
@@ -111,8 +110,15 @@ def test_memory_is_limited_and_the_processor_is_not() -> None:
     assert set(resources["limits"]) == {"memory"}
 
 
-def test_a_probe_that_nothing_answers_is_not_there() -> None:
-    assert not {"livenessProbe", "readinessProbe", "startupProbe"} & set(CONTAINER)
+def test_the_probes_ask_what_is_served() -> None:
+    """A standby is ready without ever having the addresses: a startup probe would have nothing to wait for."""
+    (port,) = CONTAINER["ports"]
+    assert port["containerPort"] == config.load(CONFIGMAP["data"]).health_port
+    asked = {kind: CONTAINER[kind]["httpGet"] for kind in CONTAINER if kind.endswith("Probe")}
+    assert asked == {
+        "readinessProbe": {"path": "/readyz", "port": port["name"]},
+        "livenessProbe": {"path": "/healthz", "port": port["name"]},
+    }
 
 
 # the manifests among each other
@@ -129,14 +135,14 @@ def test_what_is_named_exists_in_the_same_namespace() -> None:
         assert metadata["namespace"] == namespace, metadata
 
 
-def test_the_role_is_for_its_own_lease_only() -> None:
+def test_the_role_is_for_its_own_lease_and_events_only() -> None:
     settings = config.load(CONFIGMAP["data"])
     resource, _, group = RESOURCE.partition(".")
     leases = {"apiGroups": [group], "resources": [resource]}
-    rules = manifest("rbac.yaml", "Role")["rules"]
-    assert sorted(rules, key=lambda rule: len(rule["verbs"])) == [
+    assert manifest("rbac.yaml", "Role")["rules"] == [
         {**leases, "verbs": ["create"]},
         {**leases, "verbs": ["get", "update", "watch"], "resourceNames": [settings.lease_name]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
     ]
 
 
@@ -290,15 +296,27 @@ def _many(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-CALLS = [(mode, operation) for mode in FloatingMode for operation in NODEPORT_OPERATIONS[mode]]
+def settings(mode: FloatingMode) -> config.Config:
+    """The sample's settings, for a mode."""
+    values = {**read_configmap(str(SAMPLES / "configmap.yaml")), "FloatingMode": mode.value}
+    return config.load({**values, "FloatingSubnetCidr": "10.0.1.64/26" if mode is FloatingMode.SUBNET else ""})
+
+
+OPERATIONS = {mode: iam.operations(settings(mode), "nodeport") for mode in FloatingMode}
+CALLS = [(mode, operation) for mode in FloatingMode for operation in OPERATIONS[mode]]
 each_mode = pytest.mark.parametrize("mode", list(FloatingMode), ids=lambda mode: mode.value)
 
 
 @each_mode
 def test_a_policy_has_the_actions_of_its_mode_and_no_other(mode: FloatingMode) -> None:
     actions = {action for each in statements(mode) for action in each["Action"]}
-    assert actions == {f"ec2:{operation}" for operation in NODEPORT_OPERATIONS[mode]}
+    assert actions == {f"ec2:{operation}" for operation in OPERATIONS[mode]}
     assert all(each["Effect"] == "Allow" for each in statements(mode))
+
+
+@each_mode
+def test_a_policy_is_what_the_command_prints_for_the_sample_settings(mode: FloatingMode) -> None:
+    assert statements(mode) == iam.policy(settings(mode), "nodeport", iam.Scope())["Statement"]
 
 
 @pytest.mark.parametrize(("mode", "operation"), CALLS, ids=lambda value: getattr(value, "value", value))
@@ -318,19 +336,19 @@ def test_only_reading_is_allowed_on_everything(mode: FloatingMode) -> None:
 def test_another_vpc_is_not_touched(mode: FloatingMode) -> None:
     tables = [Asked(TABLE.resource, FOREIGN_VPC)]
     enis = [Asked(NODES_ENI.resource, {**FOREIGN_VPC, **tagged("ResourceTag", TAGS)})]
-    for operation in NODEPORT_OPERATIONS[mode]:
+    for operation in OPERATIONS[mode]:
         for asked in tables + enis:
             assert operation.startswith("Describe") or not allowed(mode, operation, asked), (operation, asked)
 
 
 @pytest.mark.parametrize("mode", [FloatingMode.ENI, FloatingMode.SUBNET], ids=lambda mode: mode.value)
 def test_an_eni_that_is_not_ours_is_not_touched(mode: FloatingMode) -> None:
-    for operation in NODEPORT_OPERATIONS[mode]:
+    for operation in OPERATIONS[mode]:
         assert operation.startswith("Describe") or not allowed(mode, operation, NODES_ENI), operation
 
 
 def test_a_subnet_that_is_not_ours_is_not_touched() -> None:
-    for operation in NODEPORT_OPERATIONS[FloatingMode.SUBNET]:
+    for operation in OPERATIONS[FloatingMode.SUBNET]:
         assert operation.startswith("Describe") or not allowed(FloatingMode.SUBNET, operation, SUBNET), operation
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vipmanager.status import FILE, StatusFile, show
+from vipmanager.status import NOT_RUNNING, probe, show
+from vipmanager.status_file import FILE, StatusFile, started
 
 STATUS: dict[str, Any] = {
     "mode": "nodeport",
@@ -82,8 +86,7 @@ def test_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_of_a_process_that_has_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The file outlives it: what it said last is shown, and that it is no more."""
-    code = f"from vipmanager.status import StatusFile; StatusFile({str(tmp_path)!r}).write({STATUS!r})"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    ended(tmp_path, STATUS)
     code_, text = shown(capsys, tmp_path)
     assert code_ == 1
     assert text.startswith("NOT RUNNING (process ")
@@ -109,6 +112,112 @@ def test_a_broken_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], conte
 def test_where_nothing_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert show(str(tmp_path), as_json=False) == 1
     assert "No such file or directory; is vipmanager running in this container?" in capsys.readouterr().err
+
+
+def address(name: str, state: str, **facts: Any) -> dict[str, Any]:
+    """As status_pod.document has it."""
+    known = {"interface": "net1", "placement": "host-route", "eni": "eni-1", "destination": f"{name}/32", "why": ""}
+    counted = {"next_retry": None, "conceded_to": "", "since": 1_000_000_000.0, "tables": {"done": 4, "total": 4}}
+    return {"name": name, **known, "state": state, **counted, **facts}
+
+
+POD: dict[str, Any] = {
+    "mode": "sidecar",
+    "ready": False,
+    "not_ready": "192.168.0.20 is pending: denied",
+    "result": "",
+    "addresses": [
+        address("192.168.0.1", "claimed"),
+        address("192.168.0.20", "pending", why="denied", next_retry=1.0, tables={"done": 3, "total": 4}),
+        address("10.10.1.5", "conceded", conceded_to="eni-9", placement="eni-address", tables=None),
+        address("10.10.7.7", "refused", placement="", eni="", tables=None, why="lies in the VPC"),
+    ],
+    "failing": [{"item": "fact discovery", "why": "imds: Timeout", "attempts": 3, "next_retry": 1.0}],
+    "ignored": ["192.168.9.9 on br0: no ENI of this worker has its MAC none"],
+    "problems": ["10.10.7.7 on net1: lies in the VPC", "eni-1: has its source/dest check on"],
+}
+
+
+class TestOfAPod:
+    """Init and sidecar."""
+
+    def test_as_text_an_address_is_a_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        StatusFile(str(tmp_path)).write(POD)
+        code, text = shown(capsys, tmp_path)
+        assert code == 0
+        at = "since 2001-09-09T01:46:40Z"
+        assert text.splitlines() == [
+            "sidecar  not ready: 192.168.0.20 is pending: denied",
+            f"192.168.0.1   host-route   net1  eni-1  claimed            {at}, 4 of 4 tables",
+            f"192.168.0.20  host-route   net1  eni-1  pending            {at}, 3 of 4 tables: denied; next try at once",
+            f"10.10.1.5     eni-address  net1  eni-1  conceded to eni-9  {at}",
+            f"10.10.7.7     -            net1  -      refused            {at}: lies in the VPC",
+            "failing     fact discovery: imds: Timeout (3 times; next try at once)",
+            "problem     eni-1: has its source/dest check on",
+            "ignored     192.168.9.9 on br0: no ENI of this worker has its MAC none",
+        ]
+
+    def test_when_it_is_tried_again(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        later = address("192.168.0.1", "pending", next_retry=time.time() + 3600.0)
+        StatusFile(str(tmp_path)).write({**POD, "addresses": [later]})
+        assert re.search(r"; next try in 3[56]\d\d s \(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\)", shown(capsys, tmp_path)[1])
+
+    def test_a_standby(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        StatusFile(str(tmp_path)).write({"mode": "sidecar", "ready": True, "not_ready": "", "addresses": []})
+        assert shown(capsys, tmp_path)[1].splitlines() == ["sidecar  ready", "no floating address on this pod"]
+
+    @pytest.mark.parametrize(
+        ("result", "code", "first"),
+        [
+            ("", 1, "NOT RUNNING (process "),
+            ("ok", 0, "ENDED: ok ("),
+            ("failed", 1, "ENDED: failed ("),
+            ("stopped", 1, "E"),
+        ],
+    )
+    def test_of_a_process_that_has_ended(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], result: str, code: int, first: str
+    ) -> None:
+        """An init run that has done its job does not run, and that is no error."""
+        ended(tmp_path, {**POD, "result": result, "ready": result == "ok"})
+        found, text = shown(capsys, tmp_path)
+        assert found == code and text.startswith(first)
+        assert probe(str(tmp_path)) == code
+
+
+class TestProbe:
+    """`--ready`."""
+
+    def test_of_one_that_runs(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        file = StatusFile(str(tmp_path))
+        file.write(POD)
+        assert probe(str(tmp_path)) == 1
+        assert capsys.readouterr().err == "vipmanager: not ready: 192.168.0.20 is pending: denied\n"
+        file.write({**POD, "ready": True, "not_ready": ""})
+        assert probe(str(tmp_path)) == 0
+        assert capsys.readouterr() == ("", "")
+
+    def test_of_one_that_has_ended(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        ended(tmp_path, {**POD, "ready": True, "not_ready": ""})
+        assert probe(str(tmp_path)) == 1
+        assert "not running: process" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("content", [None, "", "{}", '{"pid": 1}'])
+    def test_of_none(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None) -> None:
+        if content is not None:
+            (tmp_path / FILE).write_text(content)
+        assert probe(str(tmp_path)) == 1
+        assert "is vipmanager running" in capsys.readouterr().err
+
+    def test_what_says_nothing_of_readiness_is_not_ready(self, tmp_path: Path) -> None:
+        StatusFile(str(tmp_path)).write({"mode": "sidecar"})
+        assert probe(str(tmp_path)) == 1
+
+
+def ended(directory: Path, status: dict[str, Any]) -> None:
+    """The status of a process that has ended since."""
+    code = f"from vipmanager.status_file import StatusFile; StatusFile({str(directory)!r}).write({status!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 class TestWriting:
@@ -137,3 +246,46 @@ class TestWriting:
         (tmp_path / "x").unlink()
         assert file.write(STATUS) == ""
         assert (tmp_path / "x" / "y" / FILE).exists()
+
+    def test_a_status_that_is_no_longer_true_does_not_stay(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where it cannot be written anew, but removed, as on a full disk."""
+        file = StatusFile(str(tmp_path))
+        file.write(STATUS)
+
+        def refuse(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", refuse)
+            assert "No space left" in file.write({**STATUS, "role": "BACKUP"})
+            assert list(tmp_path.iterdir()) == []
+        assert file.write({**STATUS, "role": "BACKUP"}) == ""
+        assert json.loads((tmp_path / FILE).read_text())["role"] == "BACKUP"
+        assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "junk",
+    ['{"started": "1", "pid": 1e999}', "[" * 100_000, '{"started": "1", "pid": 1, "addresses": [{}]}', "null", "\x00"],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_file_that_somebody_else_wrote_is_no_status(tmp_path: Path, junk: str, as_json: bool) -> None:
+    (tmp_path / FILE).write_text(junk)
+    assert show(str(tmp_path), as_json=as_json) == NOT_RUNNING
+    assert probe(str(tmp_path)) == NOT_RUNNING
+
+
+def test_a_file_of_a_running_process_with_fields_of_another_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = {"started": started(os.getpid()), "pid": os.getpid(), "addresses": [{}], "updated": "x"}
+    (tmp_path / FILE).write_text(json.dumps(mine))
+    assert show(str(tmp_path), as_json=False) == NOT_RUNNING
+    assert "it cannot be read" in capsys.readouterr().err
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / FILE)
+    assert show(str(tmp_path), as_json=True) == NOT_RUNNING

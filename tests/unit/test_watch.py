@@ -55,6 +55,16 @@ def far() -> float:
     return time.monotonic() + BOUND
 
 
+def test_what_is_to_be_done_before_the_first_wait_is_done_then_and_once(watch: Watch) -> None:
+    done: list[str] = []
+    watch.before_first_wait(lambda: done.append("done"))
+    assert done == []
+    for _ in range(2):
+        watch.wake()
+        assert watch.wait(far()) is False
+        assert done == ["done"]
+
+
 def test_a_burst_of_events_is_one_wake(watch: Watch, kernel: Kernel) -> None:
     kernel.send(5)
     assert watch.wait(far()) is True
@@ -138,6 +148,19 @@ def test_an_overrun_means_read_the_kernel(kernel: Kernel) -> None:
     kernel.send()
     assert watch.wait(far()) is True
     assert events.raised == 1 and not kernel.pending()
+    assert watch.overruns == 1
+
+
+def test_the_first_event_is_remembered_until_it_is_cleared(watch: Watch, kernel: Kernel) -> None:
+    assert watch.heard is None
+    before = time.monotonic()
+    kernel.send()
+    assert watch.wait(far()) is True
+    first = watch.heard
+    assert first is not None and first >= before
+    kernel.send()
+    assert watch.wait(far()) is True
+    assert watch.heard == first and watch.overruns == 0
 
 
 def test_a_broken_socket_is_not_taken_for_silence(kernel: Kernel) -> None:
@@ -152,4 +175,13 @@ def test_without_events_there_are_wakes_and_timers() -> None:
     assert watch.wait(time.monotonic()) is False
     watch.wake()
     assert watch.wait(None) is False
+    watch.close()
+
+
+@pytest.mark.parametrize("until", [1e300, float("inf"), 3e6 + time.monotonic()])
+def test_a_time_that_poll_cannot_take_is_waited_for_in_parts(until: float) -> None:
+    """poll(2) takes an int of milliseconds: settings may ask for more than 25 days."""
+    watch = Watch(None, time.monotonic)
+    watch.wake()
+    assert watch.wait(until) is False
     watch.close()

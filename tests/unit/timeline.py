@@ -11,6 +11,7 @@ import itertools
 import threading
 from collections.abc import Callable, Hashable
 from types import TracebackType
+from typing import Any
 
 from tests.doubles.clock import BOUND
 
@@ -126,6 +127,25 @@ class Timeline:
             what()
             self.after()
         return True
+
+    def remote(self, serve: Callable[[], Any], going: float, coming: float) -> Any:
+        """Something that is done elsewhere, whatever becomes of the task that asks for it meanwhile."""
+        answers: list[tuple[Any, BaseException | None]] = []
+        ticket = self.ticket()
+
+        def arrive() -> None:
+            try:
+                answers.append((serve(), None))
+            except BaseException as error:
+                answers.append((None, error))
+            self.at(self.now + coming, lambda: self.ready(ticket))
+
+        self.at(self.now + going, arrive)
+        self.wait_until(None, ticket)
+        answer, error = answers[0]
+        if error is not None:
+            raise error
+        return answer
 
     def kill(self, owner: Hashable) -> None:
         """SIGKILL: the process does nothing more. Not to be called by a task."""

@@ -6,12 +6,12 @@ something serves, not who it is (Kubernetes, "Configure Liveness, Readiness and 
 
 from __future__ import annotations
 
-import io
 import socket
 import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from vipmanager.clients.wire import TooLong, Wire, left
 from vipmanager.floating import HealthCheck
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def run_check(check: HealthCheck, default_host: str, timeout: float) -> str:
             status = _get(plain, check, host, deadline)
     except TimeoutError:
         return f"{where}: no answer within {timeout:g} s"
-    except (OSError, UnicodeError, _BadAnswer) as error:  # UnicodeError: what cannot be a host name
+    except (OSError, UnicodeError, TooLong, _BadAnswer) as error:  # UnicodeError: what cannot be a host name
         return f"{where}: {_reason(error)}"
     return "" if 200 <= status < 400 else f"{where}: answered {status}"
 
@@ -57,7 +57,7 @@ def _connect(host: str, port: int, deadline: float) -> socket.socket:
             last = error
             continue
         try:
-            sock.settimeout(_left(deadline))
+            sock.settimeout(left(deadline))
             sock.connect(address)
             return sock
         except OSError as error:
@@ -83,7 +83,7 @@ def _resolve(host: str, port: int, deadline: float) -> list[Any]:
 
     thread = threading.Thread(target=look_up, name="look-up", daemon=True)
     thread.start()
-    thread.join(_left(deadline))
+    thread.join(left(deadline))
     if errors:
         raise errors[0]
     if thread.is_alive():
@@ -92,13 +92,13 @@ def _resolve(host: str, port: int, deadline: float) -> list[Any]:
 
 
 def _get(plain: socket.socket, check: HealthCheck, host: str, deadline: float) -> int:
-    """The status of the answer, all of which came. Raises OSError, _BadAnswer."""
+    """The status of the answer, all of which came. Raises OSError, TooLong, _BadAnswer."""
     import http.client
     from urllib.parse import quote
 
     sock = _encrypt(plain, deadline) if check.kind == "https" else plain
     connection = http.client.HTTPConnection(host, check.port)
-    connection.sock = _Wire(sock, deadline)
+    connection.sock = Wire(sock, deadline, ANSWER_LIMIT)
     headers = {"User-Agent": "vipmanager", "Accept": "*/*", "Connection": "close"}
     try:
         connection.request("GET", quote(check.path or "/", safe=PATH_SAFE), headers=headers)
@@ -112,9 +112,9 @@ def _get(plain: socket.socket, check: HealthCheck, host: str, deadline: float) -
 
 
 def _read_body(response: http.client.HTTPResponse) -> None:
-    left = BODY_LIMIT
-    while left > 0 and (part := response.read(left)):
-        left -= len(part)
+    room = BODY_LIMIT
+    while room > 0 and (part := response.read(room)):
+        room -= len(part)
 
 
 def _encrypt(plain: socket.socket, deadline: float) -> socket.socket:
@@ -123,57 +123,8 @@ def _encrypt(plain: socket.socket, deadline: float) -> socket.socket:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    plain.settimeout(_left(deadline))
+    plain.settimeout(left(deadline))
     return context.wrap_socket(plain)
-
-
-class _Wire:
-    """What http.client takes for its socket. It closes nothing: the response outlives the connection."""
-
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._sock, self._deadline = sock, deadline
-
-    def sendall(self, data: bytes) -> None:
-        """Send it before the deadline. Raises OSError."""
-        self._sock.settimeout(_left(self._deadline))
-        self._sock.sendall(data)
-
-    def makefile(self, _: str) -> io.BufferedReader:
-        """What the answer is read from."""
-        return io.BufferedReader(_Reader(self._sock, self._deadline))
-
-    def close(self) -> None:
-        """See the class."""
-
-
-class _Reader(io.RawIOBase):
-    """Ends at the deadline or with too long an answer, however slowly or fast bytes come.
-
-    A socket's own timeout begins anew with each byte.
-    """
-
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._sock, self._deadline, self._room = sock, deadline, ANSWER_LIMIT
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read what has come. Raises OSError, _BadAnswer."""
-        self._sock.settimeout(_left(self._deadline))
-        count = self._sock.recv_into(buffer)
-        self._room -= count
-        if self._room < 0:
-            raise _BadAnswer(f"an answer of more than {ANSWER_LIMIT} bytes")
-        return count
-
-
-def _left(deadline: float) -> float:
-    left = deadline - monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
 
 
 def _reason(error: Exception) -> str:

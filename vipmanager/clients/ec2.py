@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from ipaddress import IPv4Address
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from vipmanager import __version__
@@ -30,6 +32,9 @@ READ_TIMEOUT = 10.0
 MAX_CONNECTIONS = 16
 PAGE_SIZE = 100
 """DescribeRouteTables gives at most 100 a page (EC2 API reference)."""
+MAX_PAGES = 1000
+
+Found = TypeVar("Found")
 
 
 class Ec2Client:
@@ -37,6 +42,7 @@ class Ec2Client:
 
     `clock` tells when something was seen. `guard` is called just before a write goes out: what it raises ends the call,
     and nothing is sent. So a process that was stopped between deciding and sending does not act on an old decision.
+    `observer` is told how each request ended: its operation as EC2 names it, "ok" or the error's code, and seconds.
     """
 
     def __init__(
@@ -46,11 +52,13 @@ class Ec2Client:
         *,
         clock: Callable[[], float] = monotonic,
         guard: Callable[[], None] | None = None,
+        observer: Callable[[str, str, float], None] | None = None,
     ) -> None:
         self._region = region
         self._role_arn = role_arn
         self._clock = clock
         self._guard = guard
+        self._observer = observer
         self._lock = threading.Lock()
         self._session: Any = None
         self._clients: dict[str, Any] = {}
@@ -64,7 +72,7 @@ class Ec2Client:
         """See Ec2Port."""
         seen = self._clock()
         pages = self._pages("describe_route_tables", "RouteTables", vpc_id, Filters=filters("vpc-id", [vpc_id]))
-        return tuple(ec2_parse.route_table(item, seen) for item in pages)
+        return self._read(pages, partial(ec2_parse.route_table, seen=seen), "describe_route_tables", vpc_id)
 
     def enis(self, ids: Sequence[str]) -> tuple[EniDescription, ...]:
         """See Ec2Port. Asked for by filter, because one id that is gone would fail a request by id whole."""
@@ -141,7 +149,8 @@ class Ec2Client:
         seen = self._clock()
         wanted = filters("allocation-id", allocation_ids)
         answer = self._call("describe_addresses", ",".join(allocation_ids), Filters=wanted)
-        return tuple(ec2_parse.elastic_ip(item, seen) for item in answer.get("Addresses", ()))
+        found = answer.get("Addresses", ())
+        return self._read(found, partial(ec2_parse.elastic_ip, seen=seen), "describe_addresses", "Elastic IPs")
 
     def associate(self, allocation_id: str, eni_id: str, address: IPv4Address) -> None:
         """See Ec2Port."""
@@ -154,13 +163,30 @@ class Ec2Client:
             AllowReassociation=True,
         )
 
+    def dry_run(self, operation: str, resource: str, params: Mapping[str, Any]) -> Failure | None:
+        """Ask whether a request would be allowed (DryRun); None where it is, else why it would be refused."""
+        try:
+            self._call(operation, resource, **params, DryRun=True)
+        except CallError as error:
+            return None if error.failure.code == "DryRunOperation" else error.failure
+        text = f"the endpoint does not know DryRun: it has made the change that it was asked about ({resource})"
+        return Failure(ErrorKind.INVALID, f"ec2:{api_name(operation)}", "NoDryRun", text, "check AWS_ENDPOINT_URL")
+
     def _describe_enis(self, wanted: list[dict[str, Any]], resource: str) -> tuple[EniDescription, ...]:
         pages = self._pages("describe_network_interfaces", "NetworkInterfaces", resource, Filters=wanted)
-        return tuple(ec2_parse.eni(item) for item in pages)
+        return self._read(pages, ec2_parse.eni, "describe_network_interfaces", resource)
 
     def _describe_subnets(self, wanted: list[dict[str, Any]], resource: str) -> tuple[Subnet, ...]:
         pages = self._pages("describe_subnets", "Subnets", resource, Filters=wanted)
-        return tuple(ec2_parse.subnet(item) for item in pages)
+        return self._read(pages, ec2_parse.subnet, "describe_subnets", resource)
+
+    @staticmethod
+    def _read(
+        items: Iterable[Mapping[str, Any]], parse: Callable[[Mapping[str, Any]], Found], operation: str, resource: str
+    ) -> tuple[Found, ...]:
+        """Each of the items, or CallError where one cannot be understood."""
+        name = api_name(operation)
+        return tuple(ec2_parse.understood(name, resource, partial(parse, item)) for item in items)
 
     def _route(self, operation: str, table_id: str, destination: Network, **target: str) -> None:
         key = "DestinationIpv6CidrBlock" if destination.version == 6 else "DestinationCidrBlock"
@@ -168,7 +194,7 @@ class Ec2Client:
 
     def _pages(self, operation: str, result: str, resource: str, **params: Any) -> Iterator[Mapping[str, Any]]:
         token = ""
-        while True:
+        for _ in range(MAX_PAGES):
             page = self._call(
                 operation, resource, MaxResults=PAGE_SIZE, **params, **({"NextToken": token} if token else {})
             )
@@ -176,6 +202,7 @@ class Ec2Client:
             token = page.get("NextToken", "")
             if not token:
                 return
+        raise CallError(ec2_parse.bad_answer(api_name(operation), resource, f"it has no end after {MAX_PAGES} pages"))
 
     def _call(self, operation: str, resource: str, **params: Any) -> Mapping[str, Any]:
         """One request, logged at DEBUG; every exception of the SDK ends here."""
@@ -190,13 +217,15 @@ class Ec2Client:
         except Exception as error:
             translated = translate(error, operation, resource, self._role_arn)
             if translated is None:
+                code = type(error).__name__
                 raise
             code = translated.code
             raise CallError(translated) from error
         finally:
-            event(
-                log, logging.DEBUG, "call", operation=operation, on=resource, result=code, took=self._clock() - started
-            )
+            took = self._clock() - started
+            event(log, logging.DEBUG, "call", operation=operation, on=resource, result=code, took=took)
+            if self._observer is not None:
+                self._observer(api_name(operation), code, took)
 
     def _client(self, operation: str) -> Any:
         name = "routes" if self._role_arn and "route" in operation else "ec2"
@@ -279,11 +308,12 @@ def translate(error: Exception, operation: str, resource: str, role_arn: str = "
     from botocore import exceptions
     from botocore.parsers import ResponseParserError  # no BotoCoreError: an answer that is not EC2's, as of a proxy
 
-    api = "".join(word.capitalize() for word in operation.split("_"))
+    api = api_name(operation)
     if isinstance(error, exceptions.ClientError):
         answer = error.response.get("Error", {})
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        service, resource = ("sts", role_arn) if error.operation_name == "AssumeRole" else ("ec2", resource)
+        assuming = error.operation_name == "AssumeRole"
+        service, resource = ("sts", role_arn) if assuming else ("ec2", resource)
         return failure(
             error.operation_name,
             str(answer.get("Code", "")),
@@ -291,6 +321,7 @@ def translate(error: Exception, operation: str, resource: str, role_arn: str = "
             status,
             service=service,
             resource=resource,
+            role=role_arn if "route" in operation and not assuming else "",
         )
     if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
         return Failure(
@@ -304,7 +335,23 @@ def translate(error: Exception, operation: str, resource: str, role_arn: str = "
         return Failure(ErrorKind.INVALID, f"ec2:{api}", "NoRegion", str(error), "set AWS_REGION in the container")
     if isinstance(error, exceptions.BotoCoreError | ResponseParserError | RuntimeError):  # last: new, yet expired
         return Failure(ErrorKind.RETRY, f"ec2:{api}", type(error).__name__, f"{error} ({resource})")
+    if isinstance(error, ec2_parse.UNREADABLE) and _raised_by_parser(error):
+        return ec2_parse.bad_answer(api, resource, error)
     return None
+
+
+def _raised_by_parser(error: Exception) -> bool:
+    """botocore lets show what int() and the like say of a field, and trips over an error that says nothing.
+
+    A mistake of ours comes from elsewhere.
+    """
+    frames = [frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return "botocore.parsers" in frames or frames[-1:] == ["botocore.endpoint"]
+
+
+def api_name(operation: str) -> str:
+    """EC2's name of one of botocore's: `CreateRoute` of `create_route`."""
+    return "".join(word.capitalize() for word in operation.split("_"))
 
 
 def filters(name: str, values: Sequence[str]) -> list[dict[str, Any]]:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from vipmanager.errors import ErrorKind, Failure
+from vipmanager.errors import THROTTLES, ErrorKind, Failure
 
-RETRY_CODES = frozenset(
+LONGEST_MESSAGE = 4096
+"""Characters; a denial with its encoded detail has 1,500."""
+
+RETRY_CODES = THROTTLES | frozenset(
     (
-        "RequestLimitExceeded",
-        "Throttling",
-        "ThrottlingException",
-        "ThrottledException",
-        "RequestThrottled",
-        "RequestThrottledException",
-        "EC2ThrottledException",
-        "TooManyRequestsException",
-        "BandwidthLimitExceeded",
         "PriorRequestNotComplete",
         "ConcurrentTagAccess",
         "InternalError",
@@ -173,8 +167,8 @@ def classify(operation: str, code: str, status: int) -> ErrorKind:
     return ErrorKind.INVALID
 
 
-def remedy(kind: ErrorKind, operation: str, code: str, service: str, resource: str) -> str:
-    """What an engineer does about it; empty where time alone helps."""
+def remedy(kind: ErrorKind, operation: str, code: str, service: str, resource: str, role: str = "") -> str:
+    """What an engineer does about it; empty where time alone helps. `role`: who called, where it was not the pod's."""
     known = BY_OPERATION_REMEDIES.get((operation, code)) or REMEDIES.get(code)
     if known:
         return known
@@ -184,7 +178,8 @@ def remedy(kind: ErrorKind, operation: str, code: str, service: str, resource: s
         one = service == "sts" or operation in ON_ONE_RESOURCE
         also = f" and {service}:CreateTags" if operation in TAGGING else ""
         on = resource_arn(resource) if one else "*"
-        return f"allow {service}:{operation}{also} on {on} in the IAM policy of the role that this pod uses"
+        whose = role or "the role that this pod uses"
+        return f"allow {service}:{operation}{also} on {on} in the IAM policy of {whose}"
     if kind is ErrorKind.LIMIT:
         return QUOTAS.get(code, "raise that quota in Service Quotas")
     return ""
@@ -200,8 +195,11 @@ def resource_arn(resource: str) -> str:
     return f"arn:aws:ec2:*:*:{kind}/{resource}" if kind and not {",", "-"} & set(rest) else "*"
 
 
-def failure(operation: str, code: str, message: str, status: int, *, service: str, resource: str) -> Failure:
-    """A classified failure of one API call; `resource` is the id it was about."""
+def failure(
+    operation: str, code: str, message: str, status: int, *, service: str, resource: str, role: str = ""
+) -> Failure:
+    """A classified failure of one API call; `resource` is the id it was about, `role` that of `remedy`."""
+    message = message[:LONGEST_MESSAGE]
     kind = classify(operation, code, status)
     where = f" ({resource})" if resource and resource not in message else ""
     return Failure(
@@ -209,5 +207,5 @@ def failure(operation: str, code: str, message: str, status: int, *, service: st
         f"{service}:{operation}",
         code,
         message.rstrip(".") + where,
-        remedy(kind, operation, code, service, resource),
+        remedy(kind, operation, code, service, resource, role),
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from time import time
 from typing import Any, NamedTuple
 
-from vipmanager.clients.ec2 import translate
+from vipmanager.clients.ec2 import CONNECT_TIMEOUT, READ_TIMEOUT, translate
 from vipmanager.clients.ec2_floating import FloatingEc2Client
+from vipmanager.clients.ec2_parse import understood
+from vipmanager.clients.tls import share_authorities
 from vipmanager.errors import CallError, ErrorKind
 from vipmanager.model import Eni
 
@@ -40,10 +43,7 @@ class FactsClient(FloatingEc2Client):
         """STS GetCallerIdentity, which needs no permission. Raises CallError."""
         sent = time()
         try:
-            with self._lock:
-                session = self._open_session()
-            sts = session.create_client("sts", region_name=self._region())
-            answer = sts.get_caller_identity()
+            answer = self._sts().get_caller_identity()
         except CallError:
             raise
         except Exception as error:
@@ -51,25 +51,31 @@ class FactsClient(FloatingEc2Client):
             if translated is None:
                 raise
             raise CallError(translated) from error
-        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
-        told = parsedate_to_datetime(date).timestamp() if date else sent
-        # the header has whole seconds: it was written between them
-        return Identity(answer["Arn"], (sent + time()) / 2 - (told + 0.5))
+        return understood("GetCallerIdentity", "sts", lambda: _identity(answer, sent))
+
+    def _sts(self) -> Any:
+        from botocore.config import Config
+
+        with self._lock:
+            session = self._open_session()
+        limits = Config(
+            connect_timeout=CONNECT_TIMEOUT,
+            read_timeout=READ_TIMEOUT,
+            retries={"total_max_attempts": 1, "mode": "standard"},
+        )
+        client = session.create_client("sts", region_name=self._region(), config=limits)
+        share_authorities(client)
+        return client
 
     def worker(self, instance_id: str) -> Worker:
         """DescribeInstances. Raises CallError."""
         answer = self._call("describe_instances", instance_id, InstanceIds=[instance_id])
-        found: list[dict[str, Any]] = [each for one in answer.get("Reservations", ()) for each in one["Instances"]]
-        item = found[0] if found else {}
-        limit = item.get("MetadataOptions", {}).get("HttpPutResponseHopLimit")
-        return Worker(str(item.get("InstanceType", "")), None if limit is None else int(limit))
+        return understood("DescribeInstances", instance_id, lambda: _worker(answer))
 
     def addresses_per_eni(self, instance_type: str) -> tuple[int | None, int | None]:
         """DescribeInstanceTypes: how many IPv4 and IPv6 addresses an ENI of this type may have. Raises CallError."""
         answer = self._call("describe_instance_types", instance_type, InstanceTypes=[instance_type])
-        types = answer.get("InstanceTypes", ())
-        info: dict[str, Any] = types[0].get("NetworkInfo", {}) if types else {}
-        return info.get("Ipv4AddressesPerInterface"), info.get("Ipv6AddressesPerInterface")
+        return understood("DescribeInstanceTypes", instance_type, lambda: _addresses_per_eni(answer))
 
     def may_assign(self, eni: Eni, version: int, *, release: bool) -> None:
         """Ask for what EC2 cannot do, because these calls take no DryRun. Raises CallError, DENIED where IAM forbids.
@@ -84,3 +90,24 @@ class FactsClient(FloatingEc2Client):
         except CallError as error:
             if error.kind not in (ErrorKind.INVALID, ErrorKind.LOST):
                 raise
+
+
+def _identity(answer: Mapping[str, Any], sent: float) -> Identity:
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+    told = parsedate_to_datetime(date).timestamp() if date else sent
+    # the header has whole seconds: it was written between them
+    return Identity(str(answer["Arn"]), (sent + time()) / 2 - (told + 0.5))
+
+
+def _worker(answer: Mapping[str, Any]) -> Worker:
+    found: list[dict[str, Any]] = [each for one in answer.get("Reservations", ()) for each in one["Instances"]]
+    item = found[0] if found else {}
+    limit = item.get("MetadataOptions", {}).get("HttpPutResponseHopLimit")
+    return Worker(str(item.get("InstanceType", "")), None if limit is None else int(limit))
+
+
+def _addresses_per_eni(answer: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    types = answer.get("InstanceTypes", ())
+    info: dict[str, Any] = types[0].get("NetworkInfo", {}) if types else {}
+    ipv4, ipv6 = info.get("Ipv4AddressesPerInterface"), info.get("Ipv6AddressesPerInterface")
+    return None if ipv4 is None else int(ipv4), None if ipv6 is None else int(ipv6)

@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from vipmanager.clients.ec2 import Ec2Client, filters
+from vipmanager.clients.ec2_parse import understood
 from vipmanager.errors import CallError
 from vipmanager.model import Address, EniDescription, Network, Subnet
 from vipmanager.model_node import VpcCidr
@@ -58,7 +59,9 @@ class FloatingEc2Client(Ec2Client):
         if ipv6:
             params["Ipv6Addresses"] = [{"Ipv6Address": text} for text in ipv6]
         answer = self._call("create_network_interface", subnet_id, **params)
-        return str(answer["NetworkInterface"]["NetworkInterfaceId"])
+        return understood(
+            "CreateNetworkInterface", subnet_id, lambda: str(answer["NetworkInterface"]["NetworkInterfaceId"])
+        )
 
     def attach_eni(self, eni_id: str, instance_id: str, device_index: int) -> None:
         """See FloatingEc2Port.
@@ -98,7 +101,7 @@ class FloatingEc2Client(Ec2Client):
             AvailabilityZone=zone,
             TagSpecifications=_tagged("subnet", tags),
         )
-        return str(answer["Subnet"]["SubnetId"])
+        return understood("CreateSubnet", vpc_id, lambda: str(answer["Subnet"]["SubnetId"]))
 
     def delete_subnet(self, subnet_id: str) -> None:
         """See FloatingEc2Port."""
@@ -111,7 +114,8 @@ class FloatingEc2Client(Ec2Client):
     def vpc_cidrs(self, vpc_id: str) -> tuple[VpcCidr, ...]:
         """See FloatingEc2Port."""
         pages = self._pages("describe_vpcs", "Vpcs", vpc_id, Filters=filters("vpc-id", [vpc_id]))
-        return tuple(cidr for item in pages for cidr in _vpc_cidrs(item))
+        found = self._read(pages, lambda item: tuple(_vpc_cidrs(item)), "describe_vpcs", vpc_id)
+        return tuple(cidr for each in found for cidr in each)
 
     def associate_vpc_cidr(self, vpc_id: str, cidr: Network) -> None:
         """See FloatingEc2Port."""
@@ -129,8 +133,12 @@ class FloatingEc2Client(Ec2Client):
             if error.failure.code != "InvalidInstanceID.NotFound":
                 raise
             return TERMINATED
-        found = (item for reservation in answer.get("Reservations", ()) for item in reservation.get("Instances", ()))
-        return next((str(item["State"]["Name"]) for item in found), TERMINATED)
+        return understood("DescribeInstances", instance_id, lambda: _instance_state(answer))
+
+
+def _instance_state(answer: Mapping[str, Any]) -> str:
+    found = (item for reservation in answer.get("Reservations", ()) for item in reservation.get("Instances", ()))
+    return next((str(item["State"]["Name"]) for item in found), TERMINATED)
 
 
 def _vpc_cidrs(item: Mapping[str, Any]) -> Iterator[VpcCidr]:
@@ -138,7 +146,7 @@ def _vpc_cidrs(item: Mapping[str, Any]) -> Iterator[VpcCidr]:
     for link in item.get("CidrBlockAssociationSet", ()):
         state = link.get("CidrBlockState", {}).get("State", "associated")
         if state not in ("disassociating", "disassociated"):
-            yield VpcCidr(ip_network(link["CidrBlock"]), state)
+            yield VpcCidr(ip_network(str(link["CidrBlock"])), state)
 
 
 def _tagged(kind: str, tags: Mapping[str, str]) -> list[dict[str, Any]]:

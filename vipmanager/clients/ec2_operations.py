@@ -51,11 +51,11 @@ NODEPORT_OPERATIONS: Mapping[FloatingMode, tuple[str, ...]] = {
         "ModifyNetworkInterfaceAttribute",
         "ReplaceRoute",
     ),
-    FloatingMode.ENI: (*_NODE, *_ADDRESSES, *_ENI),
+    FloatingMode.ENI: (*_NODE, "AssignIpv6Addresses", "AssignPrivateIpAddresses", *_ENI),
     FloatingMode.SUBNET: (
         *_NODE,
-        *_ADDRESSES,
         *_ENI,
+        "AssignPrivateIpAddresses",  # FloatingSubnetCidr is IPv4
         "AssociateVpcCidrBlock",
         "CreateSubnet",
         "DeleteNetworkInterface",

@@ -1,14 +1,23 @@
-"""EC2's answers, as botocore gives them, in the design's words. A field that is missing is read cautiously."""
+"""EC2's answers, as botocore gives them, in the design's words. A field that is missing is read cautiously.
+
+What cannot be read is no reason to crash, and none to leave it out: an ENI, a table or a route that is not seen would
+be taken for gone. So the whole answer is refused (`understood`). A tag without a key is left out: it selects nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, ip_address, ip_network
-from typing import Any
+from typing import Any, TypeVar
 
-from vipmanager.model import Attachment, ElasticIp, EniDescription, Network, Route, RouteTable, Subnet
+from vipmanager.errors import CallError, ErrorKind, Failure
+from vipmanager.model import Address, Attachment, ElasticIp, EniDescription, Network, Route, RouteTable, Subnet
 
 Item = Mapping[str, Any]
+Answer = TypeVar("Answer")
+
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What reading an answer raises that is not what it should be."""
 
 TARGET_KEYS = (
     "NetworkInterfaceId",
@@ -24,6 +33,21 @@ TARGET_KEYS = (
 )
 
 
+def understood(operation: str, resource: str, read: Callable[[], Answer]) -> Answer:
+    """What `read` makes of an answer to an operation (EC2's name of it). Raises CallError: RETRY where it cannot."""
+    try:
+        return read()
+    except UNREADABLE as error:
+        raise CallError(bad_answer(operation, resource, error)) from error
+
+
+def bad_answer(operation: str, resource: str, error: object) -> Failure:
+    """An answer that is none of EC2's, or one of a kind that is not known here."""
+    why = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
+    text = f"the answer of EC2 could not be understood: {why[:200]} ({resource})"
+    return Failure(ErrorKind.RETRY, f"ec2:{operation}", "BadAnswer", text)
+
+
 def route_table(item: Item, seen: float) -> RouteTable:
     """A RouteTable."""
     routes: dict[Network, Route] = {}
@@ -32,7 +56,7 @@ def route_table(item: Item, seen: float) -> RouteTable:
         cidr = route.get("DestinationCidrBlock") or route.get("DestinationIpv6CidrBlock")
         if not cidr:  # a prefix list's route can be no floating address's
             continue
-        destination = ip_network(cidr)
+        destination = _network(cidr)
         if route.get("GatewayId") == "local":
             local.append(destination)
         elif route.get("Origin") != "EnableVgwRoutePropagation":  # a static route beside it wins and can be created
@@ -45,10 +69,8 @@ def route_table(item: Item, seen: float) -> RouteTable:
 def eni(item: Item) -> EniDescription:
     """A NetworkInterface."""
     attachment = _attachment(item.get("Attachment") or {})
-    ipv4 = [
-        (ip_address(entry["PrivateIpAddress"]), entry.get("Primary")) for entry in item.get("PrivateIpAddresses", ())
-    ]
-    ipv6 = [(ip_address(entry["Ipv6Address"]), entry.get("IsPrimaryIpv6")) for entry in item.get("Ipv6Addresses", ())]
+    ipv4 = [(_address(entry["PrivateIpAddress"]), entry.get("Primary")) for entry in item.get("PrivateIpAddresses", ())]
+    ipv6 = [(_address(entry["Ipv6Address"]), entry.get("IsPrimaryIpv6")) for entry in item.get("Ipv6Addresses", ())]
     addresses = [*ipv4, *ipv6]
     return EniDescription(
         id=item["NetworkInterfaceId"],
@@ -79,7 +101,7 @@ def subnet(item: Item) -> Subnet:
     cidrs = [item["CidrBlock"]] if item.get("CidrBlock") else []
     return Subnet(
         item["SubnetId"],
-        tuple(ip_network(cidr) for cidr in [*cidrs, *ipv6]),
+        tuple(_network(cidr) for cidr in [*cidrs, *ipv6]),
         item.get("AvailabilityZone", ""),
         _tags(item, "Tags"),
     )
@@ -92,7 +114,7 @@ def elastic_ip(item: Item, seen: float) -> ElasticIp:
         item.get("AllocationId", ""),
         item.get("PublicIp", ""),
         item.get("NetworkInterfaceId", ""),
-        IPv4Address(bound) if bound else None,
+        IPv4Address(str(bound)) if bound else None,
         seen,
         live=bool(item.get("InstanceId")),
     )
@@ -109,10 +131,19 @@ def _attachment(item: Item) -> Attachment | None:
 
 def _prefixes(item: Item) -> Iterator[Network]:
     for entry in item.get("Ipv4Prefixes", ()):
-        yield ip_network(entry["Ipv4Prefix"])
+        yield _network(entry["Ipv4Prefix"])
     for entry in item.get("Ipv6Prefixes", ()):
-        yield ip_network(entry["Ipv6Prefix"])
+        yield _network(entry["Ipv6Prefix"])
 
 
 def _tags(item: Item, key: str) -> dict[str, str]:
-    return {tag["Key"]: tag.get("Value", "") for tag in item.get(key, ())}
+    return {str(tag["Key"]): str(tag.get("Value", "")) for tag in item.get(key, ()) if tag.get("Key")}
+
+
+def _address(text: object) -> Address:
+    """Of its text only: to ipaddress, numbers and bytes are addresses too. Raises ValueError."""
+    return ip_address(str(text))
+
+
+def _network(text: object) -> Network:
+    return ip_network(str(text))

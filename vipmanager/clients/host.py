@@ -17,7 +17,15 @@ from typing import Any
 
 from vipmanager.clients import marks
 from vipmanager.clients.deadline import Deadline
-from vipmanager.clients.netlink import FAMILIES, IFF_UP, PROTOCOL, RT_SCOPE_UNIVERSE, NetlinkClient, failure
+from vipmanager.clients.netlink import (
+    FAMILIES,
+    IFF_UP,
+    PROTOCOL,
+    RT_SCOPE_UNIVERSE,
+    NetlinkClient,
+    failure,
+    understood,
+)
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.model import Address
 from vipmanager.model_node import HostInterface, Mark
@@ -46,22 +54,7 @@ class HostNetlinkClient(NetlinkClient):
     def host_interfaces(self) -> tuple[HostInterface, ...]:
         """See HostPort. An address that failed duplicate address detection is shown: it is there to be taken off."""
         links, messages = self._read_links()
-        addresses: dict[int, set[Address]] = {}
-        for message in messages:
-            if message["scope"] == RT_SCOPE_UNIVERSE and _local(message):
-                addresses.setdefault(message["index"], set()).add(ip_address(_local(message)))
-        found = [
-            HostInterface(
-                index=link["index"],
-                name=link.get_attr("IFLA_IFNAME"),
-                mac=(link.get_attr("IFLA_ADDRESS") or "").lower(),
-                up=bool(link["flags"] & IFF_UP),
-                addresses=tuple(sorted(addresses.get(link["index"], ()), key=lambda each: (each.version, each))),
-                physical=link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") not in MADE_ON_ANOTHER,
-            )
-            for link in links
-        ]
-        return tuple(sorted(found, key=lambda interface: interface.index))
+        return understood("read links", lambda: _host_interfaces(links, messages))
 
     def put_address(self, device: int, address: Address, lifetime: int, by: float = math.inf) -> None:
         """See HostPort.
@@ -106,8 +99,8 @@ class HostNetlinkClient(NetlinkClient):
     def _forms(self, device: int, address: Address) -> list[Any]:
         """The kernel's messages that have the address on that interface."""
         dump = partial(self._ipr.get_addr, family=FAMILIES[address.version], index=device)
-        found = self._call("read addresses", lambda: list(dump()), fine=(errno.ENODEV,)) or []
-        return [each for each in found if ip_address(_local(each)) == address]
+        found = self._read("read addresses", dump, fine=(errno.ENODEV,))
+        return understood("read addresses", lambda: [each for each in found if ip_address(_local(each)) == address])
 
     def _put(self, device: int, address: Address, lifetime: int, by: float) -> None:
         # pyroute2 makes IFA_CACHEINFO of these two arguments; one that is named cacheinfo it takes and throws away
@@ -143,6 +136,25 @@ class HostNetlinkClient(NetlinkClient):
             lambda: self._ipr.addr("del", prefixlen=length, **request),
             fine=(errno.EADDRNOTAVAIL, errno.ENODEV),
         )
+
+
+def _host_interfaces(links: list[Any], messages: list[Any]) -> tuple[HostInterface, ...]:
+    addresses: dict[int, set[Address]] = {}
+    for message in messages:
+        if message["scope"] == RT_SCOPE_UNIVERSE and _local(message):
+            addresses.setdefault(message["index"], set()).add(ip_address(_local(message)))
+    found = [
+        HostInterface(
+            index=link["index"],
+            name=str(link.get_attr("IFLA_IFNAME")),
+            mac=(link.get_attr("IFLA_ADDRESS") or "").lower(),
+            up=bool(link["flags"] & IFF_UP),
+            addresses=tuple(sorted(addresses.get(link["index"], ()), key=lambda each: (each.version, each))),
+            physical=link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") not in MADE_ON_ANOTHER,
+        )
+        for link in links
+    ]
+    return tuple(sorted(found, key=lambda interface: interface.index))
 
 
 def _local(message: Any) -> str:

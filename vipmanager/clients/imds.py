@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import http.client
 import logging
+import re
+import socket
 import threading
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from time import monotonic
+from typing import Any
 from urllib.parse import urlsplit
 
+from vipmanager.clients.wire import TooLong, Wire, after
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
 from vipmanager.model import Eni, Network
@@ -28,6 +32,14 @@ ATTEMPTS = 2
 TOKEN_TTL = 21600
 DOWN_FOR = 30.0
 """Seconds for which an IMDS that did not answer is not asked again: EC2 knows the same, and waiting is outage."""
+ANSWER_LIMIT = 256 * 1024
+"""Bytes of an answer with its head; no fact has a tenth of it."""
+MOST_ENIS = 512
+"""More than any instance type has, over all its network cards; each is asked for in nine requests."""
+_TOKEN = re.compile(r"[!-~]{1,4096}")  # what a header can carry; else http.client's exception would show it
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+_NUMBER = re.compile(r"[0-9]{1,4}")
 MACS = "/latest/meta-data/network/interfaces/macs/"
 
 
@@ -42,23 +54,26 @@ class ImdsClient:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._connection: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None
         self._token = ""
         self._down: tuple[float, CallError] | None = None
 
     def region(self) -> str:
         """See DiscoveryPort."""
         with self._lock:
-            return self._get("/latest/meta-data/placement/region")
+            return self._name("/latest/meta-data/placement/region")
 
     def enis(self) -> Mapping[str, Eni]:
         """See DiscoveryPort."""
         with self._lock:
             macs = [line.strip().strip("/").lower() for line in self._get(MACS).splitlines()]
+            if len(macs) > MOST_ENIS or not all(_MAC.fullmatch(mac) for mac in macs if mac):
+                raise _bad_answer(MACS, f"{len(macs)} lines that are no list of MACs")
             return {mac: self._eni(mac) for mac in macs if mac}
 
     def _eni(self, mac: str) -> Eni:
         def fact(name: str) -> str:
-            return self._get(f"{MACS}{mac}/{name}")
+            return self._name(f"{MACS}{mac}/{name}")
 
         def networks(*names: str) -> Iterator[Network]:
             for name in names:
@@ -69,7 +84,7 @@ class ImdsClient:
             return Eni(
                 id=fact("interface-id"),
                 mac=mac,
-                device_index=int(fact("device-number")),
+                device_index=_number(fact("device-number")),
                 subnet_id=fact("subnet-id"),
                 subnet_cidrs=tuple(networks("subnet-ipv4-cidr-block", "subnet-ipv6-cidr-blocks")),
                 vpc_id=fact("vpc-id"),
@@ -77,7 +92,14 @@ class ImdsClient:
                 owner_id=fact("owner-id"),
             )
         except ValueError as error:
-            raise _failure(ErrorKind.INVALID, "BadAnswer", f"{MACS}{mac}/: {error}") from error
+            raise _bad_answer(f"{MACS}{mac}/", error) from error
+
+    def _name(self, path: str) -> str:
+        """A fact that is an id, a number or a region: it goes into requests and logs."""
+        text = self._get(path).strip()
+        if not _NAME.fullmatch(text):
+            raise _bad_answer(path, repr(text[:80]))
+        return text
 
     def _get(self, path: str) -> str:
         text = self._find(path)
@@ -97,10 +119,10 @@ class ImdsClient:
                 if not self._token:
                     self._token = self._fetch_token()
                 status, text = self._request("GET", path, {"X-aws-ec2-metadata-token": self._token})
-            except (OSError, http.client.HTTPException, ValueError) as error:  # the last: the endpoint is no URL
+            except (OSError, TooLong, http.client.HTTPException, ValueError) as error:  # the last: no URL
                 self._close()
                 if last:
-                    unreachable = _failure(ErrorKind.RETRY, type(error).__name__, f"{path}: {error}")
+                    unreachable = _failure(ErrorKind.RETRY, type(error).__name__, f"{path}: {str(error)[:200]}")
                     self._down = (monotonic() + DOWN_FOR, unreachable)
                     raise unreachable from error
                 continue
@@ -119,25 +141,36 @@ class ImdsClient:
         status, text = self._request("PUT", "/latest/api/token", headers)
         if status != 200:
             raise http.client.HTTPException(f"token refused with {status}")
+        if not _TOKEN.fullmatch(text):
+            raise http.client.HTTPException("what came is no token")
         return text
 
     def _request(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, str]:
         started = monotonic()
         endpoint = urlsplit(self._endpoint)
-        if self._connection is None:
-            self._connection = http.client.HTTPConnection(
-                endpoint.hostname or "", endpoint.port or 80, timeout=self._timeout
-            )
-        self._connection.request(method, endpoint.path.rstrip("/") + path, headers=dict(headers))
-        response = self._connection.getresponse()
+        connection = self._connected(endpoint.hostname or "", endpoint.port or 80)
+        connection.request(method, endpoint.path.rstrip("/") + path, headers=dict(headers))
+        response = connection.getresponse()
         text = response.read().decode("utf-8", "replace")
+        if response.will_close:
+            self._close()
         event(log, logging.DEBUG, "imds", method=method, path=path, status=response.status, took=monotonic() - started)
         return response.status, text
 
+    def _connected(self, host: str, port: int) -> http.client.HTTPConnection:
+        """A connection for one more request, which has an end."""
+        if self._connection is None or self._socket is None:
+            self._connection = http.client.HTTPConnection(host, port, timeout=self._timeout)
+            self._connection.connect()
+            self._socket = self._connection.sock
+        wire: Any = Wire(self._socket, after(self._timeout), ANSWER_LIMIT)
+        self._connection.sock = wire
+        return self._connection
+
     def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._socket is not None:
+            self._socket.close()
+        self._connection = self._socket = None
 
 
 def region(environment: Mapping[str, str], imds: DiscoveryPort) -> str:
@@ -146,6 +179,16 @@ def region(environment: Mapping[str, str], imds: DiscoveryPort) -> str:
         if environment.get(key):
             return environment[key]
     return imds.region()
+
+
+def _number(text: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{text!r} is no number")
+    return int(text)
+
+
+def _bad_answer(path: str, why: object) -> CallError:
+    return _failure(ErrorKind.RETRY, "BadAnswer", f"{path}: the answer of IMDS could not be understood: {why!s:.200}")
 
 
 def _failure(kind: ErrorKind, code: str, message: str) -> CallError:

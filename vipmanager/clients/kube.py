@@ -11,6 +11,7 @@ import http.client
 import json
 import logging
 import os
+import ssl
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -18,13 +19,15 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
 from vipmanager.model_node import Lease
 
 log = logging.getLogger("vipmanager.kube")
+
+Kind = TypeVar("Kind")
 
 OFFERED = "vipmanager/offered"
 WANTED_BY = "vipmanager/wanted-by"
@@ -34,6 +37,10 @@ CONNECT_TIMEOUT = 1.0
 """Seconds for TCP, and for TLS."""
 WATCH_FOR = 300
 """Seconds after which the server ends a watch, so that it does not stay with one API server for ever."""
+LONGEST = 2 << 20
+"""Bytes of an object; etcd takes 1.5 MiB at most."""
+UNREADABLE = (AttributeError, LookupError, RecursionError, TypeError, UnicodeDecodeError, json.JSONDecodeError)
+"""What reading an answer raises that is no Lease."""
 REMEMBERED = 8
 """Versions of the object that are kept, for what others wrote into it."""
 
@@ -134,7 +141,7 @@ class LeaseClient:
         started = monotonic()
         try:
             response = self._send(verb, self._timeout, *arguments)
-            answer: dict[str, Any] = json.loads(response.data)
+            answer: dict[str, Any] = json.loads(_body(response))
             _lease(answer)
         except Exception as error:
             failed = self._classified(verb, error)
@@ -183,7 +190,9 @@ class LeaseClient:
         except ConfigException as error:  # its text names files and keys, never their content
             remedy = "run it in a pod with its service account's token mounted, or set KUBECONFIG"
             raise _unusable("Configuration", str(error), remedy) from None
-        return client.CoordinationV1Api(client.ApiClient(configuration))
+        api = client.ApiClient(configuration)
+        _be_lenient(api.rest_client.pool_manager.connection_pool_kw)
+        return client.CoordinationV1Api(api)
 
     def _configure(self, configuration: Any) -> None:
         if self._environment.get("KUBECONFIG"):
@@ -234,10 +243,10 @@ class LeaseClient:
         if isinstance(error, ApiException):  # status 0
             self._disconnect()
             code, kind, text = "SSLError", ErrorKind.RETRY, str(error.reason)
-        elif isinstance(error, json.JSONDecodeError | AttributeError | KeyError | TypeError):
-            code, kind, text = "BadAnswer", ErrorKind.RETRY, "the answer is no Lease: is that a Kubernetes API server?"
         elif isinstance(error, urllib3.exceptions.HTTPError | http.client.HTTPException | OSError):
             kind, text = ErrorKind.RETRY, str(error)
+        elif isinstance(error, UNREADABLE):
+            code, kind, text = "BadAnswer", ErrorKind.RETRY, "the answer is no Lease: is that a Kubernetes API server?"
         return CallError(Failure(kind, f"{RESOURCE}:{verb}", code, text))
 
     def _failure(self, verb: str, status: int, reason: str, message: str) -> CallError:
@@ -255,6 +264,23 @@ class LeaseClient:
             kind = ErrorKind.RETRY
         where = "" if self._name in message else f" ({self._namespace}/{self._name})"
         return CallError(Failure(kind, f"{RESOURCE}:{verb}", reason, f"{message}{where}", remedy))
+
+
+def _be_lenient(pool: dict[str, Any]) -> None:
+    """Have chain and name of the server verified, but not which X.509 extensions there are.
+
+    With Python 3.13 urllib3 became strict about those, and the CA of many an EKS cluster has none of them:
+    github.com/kubernetes-client/python/issues/2394.
+    """
+    from urllib3.util.ssl_ import create_urllib3_context
+
+    context = create_urllib3_context(cert_reqs=pool.get("cert_reqs"))
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    pool["ssl_context"] = context
+
+
+class _TooLong(TypeError):
+    """No Lease is as long."""
 
 
 class _Refused(Exception):
@@ -283,11 +309,21 @@ def _unusable(code: str, text: str, remedy: str) -> CallError:
     return CallError(Failure(ErrorKind.INVALID, "kubernetes client", code, text, remedy))
 
 
+def _body(response: Any) -> bytes:
+    """The whole of an answer. Raises ValueError where it is longer than any Lease."""
+    body: bytes = response.read(LONGEST + 1, decode_content=True)
+    if len(body) > LONGEST:
+        raise _TooLong
+    return body
+
+
 def _lines(response: Any) -> Iterator[dict[str, Any]]:
     """The JSON lines of a stream, each as soon as it is there."""
     unfinished = b""
     for part in response.stream(amt=None, decode_content=False):
         *lines, unfinished = (unfinished + part).split(b"\n")
+        if len(unfinished) > LONGEST:
+            raise _TooLong
         yield from (json.loads(line) for line in lines if line.strip())
 
 
@@ -298,15 +334,22 @@ def _version(found: Mapping[str, Any]) -> str:
 def _lease(found: Mapping[str, Any]) -> Lease:
     spec, annotations = found.get("spec") or {}, found["metadata"].get("annotations") or {}
     return Lease(
-        holder=spec.get("holderIdentity") or "",
-        duration=spec.get("leaseDurationSeconds") or 0,
-        renewed=spec.get("renewTime") or "",
-        transitions=spec.get("leaseTransitions") or 0,
-        acquired=spec.get("acquireTime") or "",
-        offered=annotations.get(OFFERED, ""),
-        wanted_by=annotations.get(WANTED_BY, ""),
+        holder=_is(str, spec.get("holderIdentity") or ""),
+        duration=_is(int, spec.get("leaseDurationSeconds") or 0),
+        renewed=_is(str, spec.get("renewTime") or ""),
+        transitions=_is(int, spec.get("leaseTransitions") or 0),
+        acquired=_is(str, spec.get("acquireTime") or ""),
+        offered=_is(str, annotations.get(OFFERED, "")),
+        wanted_by=_is(str, annotations.get(WANTED_BY, "")),
         version=_version(found),
     )
+
+
+def _is(kind: type[Kind], value: Any) -> Kind:
+    """The value, where it is of the kind that the API has there. Raises TypeError."""
+    if not isinstance(value, kind) or (isinstance(value, int) and not 0 <= value < 1 << 31):
+        raise TypeError(f"{type(value).__name__}")
+    return value
 
 
 def _write(body: dict[str, Any], lease: Lease, *, renew: bool, acquire: bool) -> None:

@@ -67,6 +67,9 @@ def read_marks() -> Mapping[str, frozenset[Mark]]:
         return {name: _marks(name) for name in names if name.startswith(MARK_TABLE_PREFIX)}
     except OSError as error:
         raise CallError(_failure("read marks", error)) from error
+    except (LookupError, ValueError, struct.error) as error:
+        text = f"the kernel's answer could not be understood: {type(error).__name__}: {error}"
+        raise CallError(Failure(ErrorKind.RETRY, "netlink: read marks", "BadAnswer", text)) from error
 
 
 def set_marks(table: str, marks: Iterable[Mark]) -> None:
@@ -160,7 +163,9 @@ def _parse(comment: str) -> Iterator[Mark]:
     """The mark that str(Mark) says."""
     with suppress(ValueError):
         address, device, value = comment.split()
-        yield Mark(ip_address(address), int(device.removeprefix("iif=")), int(value.removeprefix("mark="), 16))
+        mark = Mark(ip_address(address), int(device.removeprefix("iif=")), int(value.removeprefix("mark="), 16))
+        if 0 <= mark.device < 1 << 31 and 0 <= mark.value < 1 << 32:
+            yield mark
 
 
 def _comment(userdata: bytes) -> str:

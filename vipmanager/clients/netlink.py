@@ -9,10 +9,11 @@ import errno
 import logging
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from functools import partial
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, TypeVar
 
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
@@ -39,6 +40,9 @@ RTNH_F_ONLINK = 0x4
 FR_ACT_TO_TBL = 1
 EVENT_GROUPS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+"""What reading a message raises that is not what it should be."""
+Read = TypeVar("Read")
 RETRY_ERRNOS = frozenset(
     (
         errno.EAGAIN,
@@ -78,39 +82,24 @@ class NetlinkClient:
     def interfaces(self) -> tuple[PodInterface, ...]:
         """See NetlinkPort."""
         links, addresses = self._read_links()
-        found = []
-        for link in links:
-            name, flags = link.get_attr("IFLA_IFNAME"), link["flags"]
-            if name == PRIMARY:
-                continue
-            own = sorted(
-                {
-                    floating
-                    for message in addresses
-                    if message["index"] == link["index"]
-                    for floating in _floating(message)
-                },
-                key=lambda address: (address.version, address),
-            )
-            mac = (link.get_attr("IFLA_ADDRESS") or "").lower()
-            found.append(PodInterface(link["index"], name, mac, bool(flags & IFF_UP), tuple(own)))
-        return tuple(sorted(found, key=lambda interface: interface.index))
+        return understood("read links", lambda: _interfaces(links, addresses))
 
     def _read_links(self) -> tuple[list[Any], list[Any]]:
         """The kernel's messages: links but loopbacks, and addresses."""
-        links = self._call("read links", lambda: list(self._ipr.get_links()))
-        addresses = self._call("read addresses", lambda: list(self._ipr.get_addr()))
-        return [link for link in links if not link["flags"] & IFF_LOOPBACK], addresses
+        links = self._read("read links", lambda: list(self._ipr.get_links()))
+        addresses = self._read("read addresses", lambda: list(self._ipr.get_addr()))
+        found = understood("read links", lambda: [link for link in links if not link["flags"] & IFF_LOOPBACK])
+        return found, addresses
 
     def pod_network(self) -> PodNetwork:
         """See NetlinkPort."""
         routes: set[PodRoute] = set()
         rules: set[PodRule] = set()
         for family in FAMILIES.values():
-            for message in self._call("read routes", partial(self._ipr.get_routes, family=family)):
-                routes.update(_own_route(message))
-            for message in self._call("read rules", partial(self._ipr.get_rules, family=family)):
-                rules.update(_own_rule(message))
+            found = self._read("read routes", partial(self._ipr.get_routes, family=family))
+            routes |= understood("read routes", partial(_every, _own_route, found))
+            found = self._read("read rules", partial(self._ipr.get_rules, family=family))
+            rules |= understood("read rules", partial(_every, _own_rule, found))
         return PodNetwork(frozenset(routes), frozenset(rules))
 
     def set_route(self, route: PodRoute) -> None:
@@ -137,6 +126,10 @@ class NetlinkClient:
             fine=(errno.ENOENT, errno.ESRCH),
         )
 
+    def _read(self, what: str, run: Callable[[], Any], fine: tuple[int, ...] = ()) -> list[Any]:
+        """The kernel's messages; pyroute2's own failures to read them are a CallError too."""
+        return understood(what, lambda: list(self._call(what, run, fine) or ()))
+
     def _call(self, what: str, run: Callable[[], Any], fine: tuple[int, ...] = ()) -> Any:
         from pyroute2.netlink.exceptions import NetlinkError
 
@@ -152,6 +145,20 @@ class NetlinkClient:
             raise CallError(failure(what, number)) from error
 
 
+def understood(what: str, read: Callable[[], Read]) -> Read:
+    """What `read` makes of the kernel's messages. Raises CallError: RETRY where it cannot.
+
+    One that cannot be read is not left out: an address that is not seen would be taken for gone.
+    """
+    from pyroute2.netlink.exceptions import NetlinkDecodeError
+
+    try:
+        return read()
+    except (*UNREADABLE, NetlinkDecodeError) as error:
+        text = f"the kernel's answer could not be understood: {type(error).__name__}: {error!s:.200}"
+        raise CallError(Failure(ErrorKind.RETRY, f"netlink: {what}", "BadAnswer", text)) from error
+
+
 def failure(what: str, number: int) -> Failure:
     """A kernel error, classified by its errno."""
     name, text = errno.errorcode.get(number, str(number)), os.strerror(number)
@@ -165,6 +172,25 @@ def failure(what: str, number: int) -> Failure:
         )
     kind = ErrorKind.RETRY if number in RETRY_ERRNOS else ErrorKind.INVALID
     return Failure(kind, f"netlink: {what}", name, text)
+
+
+def _interfaces(links: list[Any], messages: list[Any]) -> tuple[PodInterface, ...]:
+    of_link: dict[int, list[Any]] = {}
+    for message in messages:
+        of_link.setdefault(message["index"], []).append(message)
+    found = []
+    for link in links:
+        name = link.get_attr("IFLA_IFNAME")
+        if name == PRIMARY:
+            continue
+        own = sorted(_every(_floating, of_link.get(link["index"], [])), key=lambda address: (address.version, address))
+        mac = (link.get_attr("IFLA_ADDRESS") or "").lower()
+        found.append(PodInterface(link["index"], str(name), mac, bool(link["flags"] & IFF_UP), tuple(own)))
+    return tuple(sorted(found, key=lambda interface: interface.index))
+
+
+def _every(parse: Callable[[Any], Iterator[Read]], messages: list[Any]) -> set[Read]:
+    return {each for message in messages for each in parse(message)}
 
 
 def _floating(message: Any) -> Iterator[Address]:

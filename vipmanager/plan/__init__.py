@@ -5,6 +5,7 @@ from __future__ import annotations
 from vipmanager.actions import Action, Need, Plan, Withdrawal
 from vipmanager.config import Config
 from vipmanager.model import Address, Claims, Observed, Problem
+from vipmanager.plan.aggregate import aims, pool_problems
 from vipmanager.plan.claims import update
 from vipmanager.plan.eips import plan_eips
 from vipmanager.plan.placement import Placement, place
@@ -40,7 +41,9 @@ def make_plan(observed: Observed, claims: Claims, config: Config) -> Plan:
                 problems.append(result)
     unplaced -= {placement.address for placement in placements}
     delivered = _one_each(placements, problems)
-    updated, draft = plan_claims(update(claims, delivered, unplaced, observed), observed, config)
+    looked = update(claims, delivered, unplaced, observed, lambda found: aims(found, observed, config))
+    updated, draft = plan_claims(looked, observed, config)
+    problems.extend(pool_problems(observed, config))
     updated = plan_eips(updated, delivered, observed, config, draft)
     pod_actions, pod_problems = plan_pod(observed, config)
     actions: dict[tuple[str, ...], Action] = {}

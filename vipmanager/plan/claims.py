@@ -6,75 +6,25 @@ only what was observed after it began, and it is conceded only for a target that
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from enum import Enum
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 
 from vipmanager.model import (
     Address,
     Claim,
     Claims,
+    Network,
     Observed,
     PlacementKind,
-    RouteTable,
 )
+from vipmanager.plan.aggregate import aimed
+from vipmanager.plan.holdings import Holding, Standing, holdings, reach
 from vipmanager.plan.placement import Placement
+
+__all__ = ["SPLIT_AFTER", "Holding", "Standing", "holdings", "is_split", "update"]
 
 SPLIT_AFTER = 30.0
 """Seconds after conceding until tables that are still divided mean a draw rather than a take-over in progress."""
-
-
-class Standing(Enum):
-    """Who EC2 shows as the holder of a claim's target."""
-
-    OURS = "ours"
-    FREE = "free"  # nobody, or a holder that is gone
-    TAKEN = "taken"  # another live holder
-    UNKNOWN = "unknown"  # not observed recently enough to say
-
-
-@dataclass(frozen=True)
-class Holding:
-    """The standing of one target of a claim (a route table, or the ENI), the holder, and when that was seen."""
-
-    standing: Standing
-    holder: str = ""
-    seen: float = 0.0
-
-    def ours_since(self, since: float) -> bool:
-        """True when it is ours by an observation that is not older than `since`."""
-        return self.standing is Standing.OURS and self.seen >= since
-
-
-def holdings(claim: Claim, observed: Observed) -> Mapping[str, Holding]:
-    """What EC2 shows for each target of a claim; nothing while the route tables are not known."""
-    if claim.kind is PlacementKind.ENI_ADDRESS:
-        return {claim.eni_id: _address_holding(claim, observed)}
-    tables = sorted(observed.tables or (), key=lambda table: table.id)
-    return {table.id: _route_holding(claim, table) for table in tables}
-
-
-def _route_holding(claim: Claim, table: RouteTable) -> Holding:
-    route = table.routes.get(claim.destination)
-    if route is None:
-        return Holding(Standing.FREE, "", table.seen)
-    if route.target == claim.eni_id:
-        return Holding(Standing.OURS, route.target, route.seen)
-    return Holding(Standing.TAKEN if route.live else Standing.FREE, route.target, route.seen)
-
-
-def _address_holding(claim: Claim, observed: Observed) -> Holding:
-    state = observed.states.get(claim.eni_id)
-    if state is None:
-        return Holding(Standing.UNKNOWN)
-    if claim.address in state.addresses:
-        return Holding(Standing.OURS, claim.eni_id, state.addresses[claim.address])
-    holder = observed.holders.get(claim.address)
-    if holder is None or holder.seen < state.seen:
-        return Holding(Standing.UNKNOWN, "", state.seen)
-    if holder.eni_id == claim.eni_id:
-        return Holding(Standing.OURS, holder.eni_id, holder.seen)
-    return Holding(Standing.TAKEN if holder.live else Standing.FREE, holder.eni_id, holder.seen)
 
 
 def is_split(claim: Claim, seen: Mapping[str, Holding]) -> bool:
@@ -87,8 +37,16 @@ def is_split(claim: Claim, seen: Mapping[str, Holding]) -> bool:
     return ours and len(others) == 1 and claim.eni_id < min(others) and min(others).startswith("eni-")
 
 
+Aims = Callable[[Iterable[Claim]], Mapping[Address, Network]]
+"""Which destination each routed claim is to have; see `plan.aggregate`."""
+
+
 def update(
-    claims: Claims, placements: Collection[Placement], keep: Collection[Address], observed: Observed
+    claims: Claims,
+    placements: Collection[Placement],
+    keep: Collection[Address],
+    observed: Observed,
+    aims: Aims = lambda _: {},
 ) -> dict[Address, Claim]:
     """The claims after looking: begun, kept, conceded, taken up again, or marked as vanished.
 
@@ -104,36 +62,82 @@ def update(
     for address in keep:
         if address in claims:
             updated[address] = claims[address]
+    look = _Look(observed)
     for placement in placements:
-        since = observed.appeared.get(placement.address, observed.at)
-        updated[placement.address] = _look(_continued(claims.get(placement.address), placement, since), observed)
+        before, since = claims.get(placement.address), observed.appeared.get(placement.address, observed.at)
+        claim = _continued(before, placement, since)
+        updated[placement.address] = look.at(claim) if claim is before else claim
+    destinations = aims(updated.values())
+    for address in placed:
+        claim = updated[address]
+        if claim.kind is PlacementKind.HOST_ROUTE and not claim.conceded_to and address in destinations:
+            claim = aimed(claim, destinations[address], observed)
+        updated[address] = look.held(claim)
     return updated
 
 
 def _continued(claim: Claim | None, placement: Placement, since: float) -> Claim:
-    """The claim that stands, or a new one where the address came (back) or is placed in another way."""
+    """The claim that stands, or a new one where the address came (back) or is placed in another way.
+
+    A host route's destination is no part of that: it changes with the addresses beside it.
+    """
     if (
         claim is not None
         and claim.vanished is None
-        and (claim.eni_id, claim.kind, claim.destination) == (placement.eni.id, placement.kind, placement.destination)
+        and (claim.eni_id, claim.kind) == (placement.eni.id, placement.kind)
+        and (claim.kind is PlacementKind.HOST_ROUTE or claim.destination == placement.destination)
     ):
         return claim
-    return Claim(placement.address, placement.eni.id, placement.kind, placement.destination, since)
+    begun = Claim(placement.address, placement.eni.id, placement.kind, placement.destination, since)
+    if claim is None or (claim.eni_id, claim.kind) != (begun.eni_id, begun.kind):
+        return begun
+    before = reach(claim)  # a route of that may be left, as the address was away for a moment only
+    return replace(begun, scope=before if before.prefixlen < begun.destination.prefixlen else None)
 
 
-def _look(claim: Claim, observed: Observed) -> Claim:
-    """Fold what EC2 shows into a claim whose address is on the pod."""
-    seen = holdings(claim, observed)
-    if claim.conceded_to:
-        free = seen and all(h.standing in (Standing.OURS, Standing.FREE) for h in seen.values())
-        if free or (is_split(claim, seen) and min(h.seen for h in seen.values()) >= claim.conceded_at + SPLIT_AFTER):
-            return replace(claim, since=min(h.seen for h in seen.values()), held={}, conceded_to="", conceded_at=0.0)
-        takers = [holding.holder for holding in seen.values() if holding.standing is Standing.TAKEN]
-        if takers and claim.conceded_to not in takers:  # who took it over has lost it to another since
-            return replace(claim, conceded_to=takers[0])
+class _Look:
+    """Folds what EC2 shows into claims whose addresses are on the pod."""
+
+    def __init__(self, observed: Observed) -> None:
+        self._observed = observed
+        self._held: dict[tuple[int, int, float], Mapping[str, float]] = {}
+        self._alive: list[object] = []  # what the ids are of
+
+    def at(self, claim: Claim) -> Claim:
+        """Conceded, taken up again or as it was."""
+        observed, seen = self._observed, holdings(claim, self._observed)
+        if claim.conceded_to:
+            free = seen and all(h.standing in (Standing.OURS, Standing.FREE) for h in seen.values())
+            due = claim.conceded_at + SPLIT_AFTER
+            if free or (is_split(claim, seen) and min(h.seen for h in seen.values()) >= due):
+                since = min(h.seen for h in seen.values())
+                return replace(claim, since=since, held={}, conceded_to="", conceded_at=0.0)
+            takers = [holding.holder for holding in seen.values() if holding.standing is Standing.TAKEN]
+            if takers and claim.conceded_to not in takers:  # who took it over has lost it to another since
+                return replace(claim, conceded_to=takers[0])
+            return claim
+        for target, holding in seen.items():
+            if holding.standing is Standing.TAKEN and holding.seen > claim.held.get(target, float("inf")):
+                return replace(claim, conceded_to=holding.holder, conceded_at=observed.at)
         return claim
-    for target, holding in seen.items():
-        if holding.standing is Standing.TAKEN and holding.seen > claim.held.get(target, float("inf")):
-            return replace(claim, conceded_to=holding.holder, conceded_at=observed.at)
-    held = {target: holding.seen for target, holding in seen.items() if holding.ours_since(claim.since)}
-    return replace(claim, held={**claim.held, **held})
+
+    def held(self, claim: Claim) -> Claim:
+        """With the time at which each target was last known to be ours. The claims of an aggregate share them.
+
+        Not where another's route is hidden by one to our ENI: when that goes (it may be of another pod that shares the
+        ENI), what appears below is older than the claim and no take-over.
+        """
+        if claim.conceded_to:
+            return claim
+        seen = holdings(claim, self._observed)
+        key = (id(seen), id(claim.held) if claim.held else 0, claim.since)
+        if key not in self._held:
+            self._alive += [seen, claim.held]
+            ours = {
+                target: holding.seen
+                for target, holding in seen.items()
+                if holding.ours_since(claim.since) and not holding.hidden
+            }
+            self._held[key] = {**claim.held, **ours}
+        held = self._held[key]
+        return claim if held == claim.held else replace(claim, held=held)

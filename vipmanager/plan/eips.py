@@ -14,10 +14,10 @@ from ipaddress import IPv4Address
 from vipmanager.actions import AssociateEip, Need
 from vipmanager.config import Config
 from vipmanager.model import Address, Claim, ElasticIp, Observed, PlacementKind, Problem
-from vipmanager.plan.claims import holdings
+from vipmanager.plan.draft import Draft
+from vipmanager.plan.holdings import holdings
 from vipmanager.plan.placement import Placement, containing
 from vipmanager.plan.pod import Attachment, attachments
-from vipmanager.plan.vpc import Draft
 
 
 def plan_eips(

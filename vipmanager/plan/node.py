@@ -52,7 +52,8 @@ def plan_node(observed: NodeObserved, config: Config, began: float | None) -> No
         if isinstance(action, PutAddress):
             draft.wait(action.address, str(action))
     up = [action for action in draft.actions if isinstance(action, BringUp)]  # what is down takes no route
-    rest = sorted((action for action in draft.actions if action not in up), key=lambda action: action.key)
+    once = dict.fromkeys(draft.actions)  # two routed addresses ask for one source/dest check
+    rest = sorted((action for action in once if action not in up), key=lambda action: action.key)
     return NodePlan(
         (*up, *host, *rest),
         tuple(draft.problems),

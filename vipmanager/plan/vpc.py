@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-
 from vipmanager.actions import (
-    Action,
     AssignAddress,
-    DeleteRoute,
     DisableSourceDestCheck,
     Need,
-    SetRoute,
     UnassignAddress,
     Withdrawal,
 )
@@ -23,49 +17,41 @@ from vipmanager.model import (
     PlacementKind,
     Problem,
 )
+from vipmanager.plan.aggregate import WITHDRAW_ROUTES_AFTER
 from vipmanager.plan.claims import SPLIT_AFTER, Holding, Standing, holdings, is_split
+from vipmanager.plan.draft import Draft
+from vipmanager.plan.routes import Leftovers, pursue_routes
 
-WITHDRAW_ROUTES_AFTER = 10.0
-"""Seconds between an address leaving the pod and the end of its routes.
-
-DeleteRoute has no condition: it would delete the route of whoever took the address over. So a route is deleted only
-when a describe that began this long after the address left still shows it as ours, longer than describes lag.
-"""
+__all__ = ["UNASSIGN_AFTER", "WITHDRAW_ROUTES_AFTER", "Draft", "needs_holder", "plan_claims", "plan_release"]
 
 UNASSIGN_AFTER = 2.0
 """Seconds between an address leaving the pod and its end on the ENI. EC2 refuses when it is on that ENI no more, so
 this only keeps a link that flaps from costing calls."""
 
 
-@dataclass
-class Draft:
-    """What a round collects while it walks the claims."""
-
-    actions: list[Action] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    needs: set[Need] = field(default_factory=set)
-    wake_at: float | None = None
-
-    def wake(self, at: float) -> None:
-        """Ask for a round at the earliest of all such times."""
-        self.wake_at = at if self.wake_at is None else min(self.wake_at, at)
-
-
 def plan_claims(claims: dict[Address, Claim], observed: Observed, config: Config) -> tuple[dict[Address, Claim], Draft]:
     """The actions that the claims ask for, and the claims without those that are withdrawn for good."""
     draft = Draft()
     destinations: dict[tuple[object, ...], Claim] = {}
+    routed: list[Claim] = []
     for address in sorted(claims, key=lambda address: (address.version, address)):
         claim = claims[address]
         if claim.vanished is None and not claim.conceded_to and not _conflict(claim, destinations, draft):
-            _pursue(claim, observed, draft)
+            if _routed(claim):
+                routed.append(claim)
+            else:
+                _pursue(claim, observed, draft)
         elif claim.conceded_to:
             _watch_holder(claim, observed, draft)
-    wanted = {claim.destination for claim in destinations.values() if claim.kind is not PlacementKind.ENI_ADDRESS}
+    pursue_routes(routed, observed, draft)
+    draft.actions.extend(draft.set_routes())
+    wanted = {claim.destination for claim in destinations.values() if _routed(claim)}
+    leftovers = Leftovers(claims.values(), wanted, observed)
+    leftovers.plan(draft)
     done = [
         address
         for address, claim in claims.items()
-        if claim.vanished is not None and _withdraw(claim, claim.destination in wanted, observed, draft)
+        if claim.vanished is not None and _withdraw(claim, claim.destination in wanted, leftovers, observed, draft)
     ]
     if observed.tables == () and any(_routed(claim) for claim in destinations.values()):
         draft.problems.append(_no_table(config))
@@ -101,14 +87,7 @@ def _conflict(claim: Claim, destinations: dict[tuple[object, ...], Claim], draft
 
 
 def _pursue(claim: Claim, observed: Observed, draft: Draft) -> None:
-    """What brings an active claim to where all its targets are ours."""
-    if _routed(claim):
-        if observed.tables is None:
-            draft.needs.add(Need.TABLES)
-        for target, holding in holdings(claim, observed).items():
-            if not holding.ours_since(claim.since):
-                draft.actions.append(SetRoute(target, claim.destination, claim.eni_id, holding.holder, claim.address))
-        return
+    """What brings an active `eni-address` claim to where the address is on its ENI."""
     holding = holdings(claim, observed)[claim.eni_id]
     state = observed.states.get(claim.eni_id)
     if state is None:
@@ -154,42 +133,36 @@ def _watch_holder(claim: Claim, observed: Observed, draft: Draft) -> None:
         draft.needs.add(Need.HOLDERS if claim.eni_id in observed.states else Need.STATES)
 
 
-def _withdraw(claim: Claim, wanted: bool, observed: Observed, draft: Draft) -> bool:
+def _withdraw(claim: Claim, wanted: bool, leftovers: Leftovers, observed: Observed, draft: Draft) -> bool:
     """Take back what a vanished address left in the VPC; True when nothing is left to do."""
     assert claim.vanished is not None
     due = claim.vanished + (WITHDRAW_ROUTES_AFTER if _routed(claim) else UNASSIGN_AFTER)
-    if wanted:
+    if wanted and claim.kind is PlacementKind.SUBNET_ROUTE:
         return True
     if observed.at < due:
         draft.wake(due)
         return False
     if _routed(claim):
+        if wanted:  # by others, so it stays; what lies inside does not, and only a claim tells that it is ours
+            return observed.tables is not None and not leftovers.of(claim.address)
         if observed.tables is None or any(table.seen < due for table in observed.tables):
             draft.needs.add(Need.TABLES)
             return False
-    elif claim.eni_id not in observed.states:
+        return not leftovers.of(claim.address)
+    if claim.eni_id not in observed.states:
         draft.needs.add(Need.STATES)
         return False
-    draft.actions.extend(_take_back(claim, observed, due))
-    return not any(holding.standing is Standing.OURS for holding in _own(claim, observed))
+    held = _unassign(claim, observed)
+    draft.actions.extend(held)
+    return not held
 
 
-def _own(claim: Claim, observed: Observed) -> list[Holding]:
-    """What EC2 shows of a claim, without a primary address, which an ENI keeps for life."""
-    if not _routed(claim) and claim.address in observed.states[claim.eni_id].primary:
+def _unassign(claim: Claim, observed: Observed) -> list[UnassignAddress]:
+    """Take an address off our ENI, unless it is a primary one, which an ENI keeps for life."""
+    ours = holdings(claim, observed)[claim.eni_id].standing is Standing.OURS
+    if not ours or claim.address in observed.states[claim.eni_id].primary:
         return []
-    return list(holdings(claim, observed).values())
-
-
-def _take_back(claim: Claim, observed: Observed, confirmed_since: float) -> Iterator[Withdrawal]:
-    """Routes only where EC2 itself, not our memory of a write, showed them as ours since then."""
-    for target, holding in holdings(claim, observed).items():
-        if holding.standing is not Standing.OURS:
-            continue
-        if _routed(claim) and holding.seen >= confirmed_since:
-            yield DeleteRoute(target, claim.destination, claim.eni_id, claim.address)
-        elif not _routed(claim) and claim.address not in observed.states[claim.eni_id].primary:
-            yield UnassignAddress(claim.eni_id, claim.address, "vanished")
+    return [UnassignAddress(claim.eni_id, claim.address, "vanished")]
 
 
 def plan_release(
@@ -197,11 +170,12 @@ def plan_release(
 ) -> list[Withdrawal]:
     """What a sidecar that is told to stop takes back, by ReleaseOnExit and DeleteRoutesOnExit."""
     actions: dict[tuple[str, ...], Withdrawal] = {}
+    if config.delete_routes_on_exit:
+        found = Leftovers(claims.values(), (), observed).withdrawals(confirmed_since)
+        actions.update((action.key, action) for action in found)
     for claim in claims.values():
-        if claim.conceded_to or not (config.delete_routes_on_exit if _routed(claim) else config.release_on_exit):
-            continue
-        if _routed(claim) or claim.eni_id in observed.states:
-            actions.update((action.key, action) for action in _take_back(claim, observed, confirmed_since))
+        if config.release_on_exit and not claim.conceded_to and not _routed(claim) and claim.eni_id in observed.states:
+            actions.update((action.key, action) for action in _unassign(claim, observed))
     return [actions[key] for key in sorted(actions)]
 
 

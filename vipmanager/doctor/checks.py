@@ -80,6 +80,7 @@ class Facts:
     skew: float | None = None
     instance: Instance = Instance()
     permissions: Mapping[str, Failure | None] = field(default_factory=dict)
+    unasked: tuple[str, ...] = ()
     rp_filter: Mapping[str, int] = field(default_factory=dict)
     state_dir: str = ""
     lease: Answer | None = None
@@ -96,6 +97,7 @@ def findings(facts: Facts, config: Config) -> tuple[Finding, ...]:
         _credentials(facts),
         _clock(facts),
         _permissions(facts),
+        _unasked(facts),
         _kubernetes(facts),
         _looked(facts),
         _route_tables(facts, config),
@@ -108,6 +110,11 @@ def findings(facts: Facts, config: Config) -> tuple[Finding, ...]:
         _state_dir(facts),
     )
     return tuple(finding for check in checks for finding in check)
+
+
+def _said(failure: Failure) -> str:
+    """What went wrong; how to mend it stands beside it."""
+    return f"{failure.call}: {failure.code}: {failure.message}"
 
 
 def _capabilities(facts: Facts) -> Iterator[Finding]:
@@ -166,7 +173,7 @@ def _credentials(facts: Facts) -> Iterator[Finding]:
     if facts.identity.failure is None:
         yield Finding("credentials", Verdict.OK, facts.identity.text)
     else:
-        yield Finding("credentials", Verdict.FAIL, str(facts.identity.failure), facts.identity.failure.remedy)
+        yield Finding("credentials", Verdict.FAIL, _said(facts.identity.failure), facts.identity.failure.remedy)
 
 
 def _clock(facts: Facts) -> Iterator[Finding]:
@@ -187,7 +194,13 @@ def _permissions(facts: Facts) -> Iterator[Finding]:
             yield Finding(f"IAM {name}", Verdict.OK, "allowed")
         else:
             denied = failure.kind.value == "denied"
-            yield Finding(f"IAM {name}", Verdict.FAIL if denied else Verdict.WARN, str(failure), failure.remedy)
+            yield Finding(f"IAM {name}", Verdict.FAIL if denied else Verdict.WARN, _said(failure), failure.remedy)
+
+
+def _unasked(facts: Facts) -> Iterator[Finding]:
+    if facts.unasked:
+        names = ", ".join(facts.unasked)
+        yield Finding("IAM", Verdict.OK, f"not asked, because EC2 takes no DryRun for it: {names}")
 
 
 def _kubernetes(facts: Facts) -> Iterator[Finding]:
@@ -202,12 +215,12 @@ def _kubernetes(facts: Facts) -> Iterator[Finding]:
             yield Finding(check, Verdict.OK, answer.text)
         else:
             verdict = Verdict.FAIL if fatal else Verdict.WARN
-            yield Finding(check, verdict, str(answer.failure), answer.failure.remedy)
+            yield Finding(check, verdict, _said(answer.failure), answer.failure.remedy)
 
 
 def _looked(facts: Facts) -> Iterator[Finding]:
     if facts.looked is not None:
-        yield Finding("EC2", Verdict.FAIL, str(facts.looked), facts.looked.remedy)
+        yield Finding("EC2", Verdict.FAIL, _said(facts.looked), facts.looked.remedy)
 
 
 def _route_tables(facts: Facts, config: Config) -> Iterator[Finding]:
@@ -291,7 +304,7 @@ def _room(facts: Facts) -> Iterator[Finding]:
     if facts.instance.failures and any(isinstance(action, AssignAddress) for action in facts.actions):
         why = facts.instance.failures[0]
         mend = f"{why.remedy} (for doctor alone: vipmanager iam-policy --doctor)" if why.remedy else ""
-        yield Finding("addresses per ENI", Verdict.WARN, f"the instance type's limit is not known: {why}", mend)
+        yield Finding("addresses per ENI", Verdict.WARN, f"the instance type's limit is not known: {_said(why)}", mend)
 
 
 def _no_manage(facts: Facts) -> Iterator[Finding]:

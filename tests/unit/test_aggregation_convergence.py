@@ -204,7 +204,8 @@ def fewest(addresses: frozenset[str], mode: str) -> set[str]:
 def inside(to: str, prefixes: set[str]) -> bool:
     """Whether a route is narrower than one of these.
 
-    Where another live ENI has the very prefix, it is not fought over as long as our own routes within it deliver.
+    Where another has the very prefix, or a route within it, that is not fought over, or not looked for where it is
+    dead, as long as our own longer routes deliver: so these stay.
     """
     route = ip_network(to)
     broader = [prefix for text in prefixes if (prefix := ip_network(text)).version == route.version]
@@ -217,6 +218,10 @@ def inside(to: str, prefixes: set[str]) -> bool:
     [Step("a", frozenset(V4[:last]), "together", applied, 0.0, False) for last, applied in ((8, 4), (5, 0), (1, 0))],
     {("rtb-0", "192.168.0.0/32"): "eni-8", ("rtb-0", "192.168.0.4/30"): "eni-8"},
 )
+@example(
+    [Step("a", frozenset(V4[:1]), "together", 3, 0.0, False), Step("a", frozenset(V4[:4]), "together", 0, 0.0, False)],
+    {("rtb-1", "192.168.0.1/32"): "eni-8", ("rtb-1", "192.168.0.0/31"): "eni-9"},
+)
 def test_one_pod_ends_with_exactly_the_routes_of_its_addresses(
     story: list[Step], found: dict[tuple[str, str], str]
 ) -> None:
@@ -227,8 +232,10 @@ def test_one_pod_ends_with_exactly_the_routes_of_its_addresses(
         settle(ec2, pods)
         for table in TABLES:
             wanted = fewest(story[-1].addresses, story[-1].settings)
-            kept = wanted & (routes_to(ec2, table, "eni-8") | routes_to(ec2, table, "tgw-1"))
-            assert {to for to in routes_to(ec2, table, "eni-1") if not inside(to, kept)} == wanted - kept
+            found_there = set().union(*(routes_to(ec2, table, target) for target in ("eni-8", "eni-9", "tgw-1")))
+            others = {to for to in found_there if to in wanted or inside(to, wanted)}
+            ours = routes_to(ec2, table, "eni-1")
+            assert {to for to in ours if to in wanted or not inside(to, others)} == wanted - others
             assert {delivered_to(ec2, table, text) for text in story[-1].addresses} <= {"eni-1"}
         unrelated_stay(ec2, before)
 

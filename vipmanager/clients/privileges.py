@@ -1,8 +1,8 @@
 """Puts the capabilities into effect that the image's interpreter has as file capabilities.
 
-Kubernetes adds capabilities for root only. Any other user gets them where the program has them as file capabilities,
-the manifest adds them, and `allowPrivilegeEscalation` is not false; the image's are permitted but not effective, so that
-the program starts without them, too (image/capability.py).
+What Kubernetes adds is lost to any other user than root when the program starts, unless the program has it as a file
+capability, too (kubernetes/kubernetes#56374). The image's are permitted but not effective, so that the program starts
+where they are not added (image/capability.py).
 """
 
 from __future__ import annotations

@@ -220,6 +220,8 @@ class Agent:
         self._plan = make_plan(observed, self._claims, self._config)
         self._report.discovered(observed)
         self._report.decided(self._plan, self._claims, observed)
+        if self._sidecar:
+            self._view.claimed(self._claims, self._plan.claims)
         self._claims = dict(self._plan.claims)
         if not self._sidecar:  # an init run takes nothing back: it will be gone when its policy's time has come
             self._claims = {address: claim for address, claim in self._claims.items() if claim.vanished is None}

@@ -24,6 +24,7 @@ from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.logs import event
 from vipmanager.model import (
     Address,
+    Claims,
     ElasticIp,
     Eni,
     EniDescription,
@@ -56,6 +57,11 @@ class PodReads(Protocol):
         """See RoutesPort."""
 
 
+SHARED_FOR, SHARED_EACH = 15.0, 1.5
+"""Seconds for which, and between, the looks at what another pod on this ENI had before: longer than it waits before it
+takes back what its address has left (plan.aggregate.WITHDRAW_ROUTES_AFTER)."""
+
+
 class View:
     """The one mutable thing: everything seen so far. Used from the agent's thread only."""
 
@@ -70,6 +76,7 @@ class View:
         self.subnets: tuple[Subnet, ...] | None = None
         self.eips: dict[str, ElasticIp | None] = {}
         self.recheck_at: float | None = None
+        self._shared_until = float("-inf")
         self._tables: dict[str, RouteTable] | None = None
         self._states: dict[str, EniState] = {}
         self._holders: dict[Address, Holder] = {}
@@ -128,6 +135,7 @@ class View:
                 self._lay_route(table, destination, route)
             elif table.seen < written:  # asked for before, answered after
                 self._lay_route(table, destination, route)
+        self._look_at_shared()
 
     def learn_states(self, descriptions: Iterable[EniDescription], asked: Collection[str], seen: float) -> None:
         """A describe's answer for the worker's ENIs, with our own recent writes laid over it; absent ones are gone."""
@@ -154,6 +162,7 @@ class View:
                 description.live,
                 seen,
             )
+        self._look_at_shared()
 
     def learn_holders(self, descriptions: Iterable[EniDescription], asked: Sequence[Address], seen: float) -> None:
         """Which other ENIs hold these addresses."""
@@ -181,6 +190,8 @@ class View:
     def wrote(self, action: Action, now: float) -> None:
         """Our own write succeeded: know it without asking."""
         if isinstance(action, SetRoute):
+            if action.replaces == action.eni_id:  # written again, because it was seen before the claim began
+                self._shared_until = now + SHARED_FOR
             route = Route(action.destination, action.eni_id, True, now)
             self._note_route(action.table_id, action.destination, route, now)
         elif isinstance(action, DeleteRoute):
@@ -199,6 +210,25 @@ class View:
             public_ip = known.public_ip if known is not None else ""
             bound = ElasticIp(action.allocation_id, public_ip, action.eni_id, action.address, now, live=True)
             self.eips[action.allocation_id] = self._eip_writes[action.allocation_id] = bound
+
+    def claimed(self, before: Claims, after: Claims) -> None:
+        """Watch claims that have just come to be held without our having written all of it.
+
+        What was there already is another pod's on the same ENI, whose address has left it perhaps: that pod takes it
+        back after a while, because EC2 does not show whose it is. It is put back at the next look.
+        """
+        for address, claim in after.items():
+            old = before.get(address)
+            written = {table for table, to in self._route_writes if to == claim.destination}
+            written |= {eni for eni, each in self._address_writes if each == address}
+            inherited = {target for target in claim.held if target.startswith(("rtb-", "eni-"))} - written
+            if inherited and not (old is not None and old.held and old.since == claim.since):
+                self._shared_until = self.at + SHARED_FOR
+        self._look_at_shared()
+
+    def _look_at_shared(self) -> None:
+        if self.at < self._shared_until and self.recheck_at is None:
+            self.recheck_at = self.at + SHARED_EACH
 
     def doubt(self, action: Action) -> None:
         """A write found the world other than we thought: forget what it relied on, so that it is read again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
@@ -20,8 +21,9 @@ from vipmanager.actions import (
     UnassignAddress,
 )
 from vipmanager.errors import CallError, ErrorKind
-from vipmanager.model import ElasticIp, EniDescription, RouteTable
-from vipmanager.observe import SETTLE, View, discover, known_to_imds
+from vipmanager.model import Claim, Claims, ElasticIp, EniDescription, PlacementKind, RouteTable
+from vipmanager.observe import SETTLE, SHARED_EACH, SHARED_FOR, View, discover, known_to_imds
+from vipmanager.plan.aggregate import WITHDRAW_ROUTES_AFTER
 
 ROUTED = f"{OUTSIDE}/32"
 NET = ip_network(ROUTED)
@@ -343,3 +345,47 @@ def test_an_eni_that_is_no_longer_described_is_forgotten(view: View) -> None:
     assert set(view.observed().states) == {"eni-1"}
     view.learn_states([], ["eni-1"], NOW + 1)
     assert not view.observed().states
+
+
+# Another pod on the same ENI -----------------------------------------------------------------------------------------
+
+CLAIM = Claim(ADDRESS, "eni-1", PlacementKind.HOST_ROUTE, NET, NOW)
+HELD = replace(CLAIM, held={"rtb-1": NOW})
+
+
+@pytest.mark.parametrize("before", [{}, {ADDRESS: CLAIM}])
+def test_what_was_ours_before_we_wrote_it_is_looked_at_again_and_again(view: View, before: Claims) -> None:
+    """Another pod on this ENI may take it back, and EC2 does not show whose it is."""
+    view.at = NOW
+    view.claimed(before, {ADDRESS: HELD})
+    looks = []
+    while view.recheck_at is not None:
+        view.at = view.recheck_at
+        looks.append(view.at - NOW)
+        view.recheck_at = None
+        view.learn_tables([table("rtb-1", {ROUTED: "eni-1"}, seen=view.at)])
+    assert looks[0] == SHARED_EACH
+    assert SHARED_FOR <= looks[-1] < SHARED_FOR + SHARED_EACH
+    assert looks[-1] > WITHDRAW_ROUTES_AFTER + SHARED_EACH
+
+
+@pytest.mark.parametrize("before", [{ADDRESS: HELD}, {ADDRESS: replace(CLAIM, held={"rtb-2": NOW})}])
+def test_what_was_held_before_is_not(view: View, before: Claims) -> None:
+    view.at = NOW
+    view.claimed(before, {ADDRESS: HELD})
+    assert view.recheck_at is None
+
+
+def test_what_we_wrote_is_not(view: View) -> None:
+    view.at = NOW
+    view.wrote(WRITE, NOW)
+    view.claimed({}, {ADDRESS: HELD})
+    assert view.recheck_at is None
+
+
+def test_a_route_to_our_own_eni_that_was_written_again_is(view: View) -> None:
+    """It was seen before the claim began."""
+    view.at = NOW
+    view.wrote(replace(WRITE, replaces="eni-1"), NOW)
+    view.claimed({}, {ADDRESS: HELD})
+    assert view.recheck_at == NOW + SHARED_EACH

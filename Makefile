@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo demo-nodeport test bench bench-scale chaos soak check format clean kube-assets kustomize cfn
+.PHONY: help demo demo-nodeport test bench bench-scale chaos soak check format clean kube-assets kustomize cfn image lock sbom e2e
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,10 @@ help:
 	@echo "make check    format, lint, types, layers, docs in step with the code"
 	@echo "make format   mend what 'make check' says of format"
 	@echo "make kube-assets  build the etcd and kube-apiserver that the tests and the lab use when they are there"
+	@echo "make image    build the image of the Dockerfile (root, podman; see docs/image.md)"
+	@echo "make e2e      run the manifests with the real image, CNI plugins and podman in the lab (root)"
+	@echo "make lock     pin and hash what the image is made from: image/*.lock"
+	@echo "make sbom     write the image's bill of materials: sbom.cdx.json"
 	@echo "make cfn      embed cfn/lambda/*.py into the templates"
 	@echo "make kustomize  build kustomize for the tests, where kubectl is missing"
 	@echo "make clean    remove .venv and what the tools left"
@@ -29,7 +33,7 @@ demo-nodeport: $(VENV)/.lab
 	@$(BIN)/python -m lab.demo nodeport
 
 # The scenarios mostly wait (for leases, for EC2's delays), so that they run beside the rest, in two parts.
-NODES := $(wildcard tests/scenario/test_*nodeport*.py)
+NODES := $(wildcard tests/scenario/test_*nodeport*.py tests/scenario/test_chaos.py tests/scenario/test_faults.py tests/scenario/test_failover.py)
 PODS := $(filter-out $(NODES),$(wildcard tests/scenario/test_*.py))
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest $(NODES) >.scenarios-nodes.log 2>&1 & nodes=$$!; \
@@ -97,3 +101,22 @@ KUSTOMIZE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vipmanager/kustomize/$(KUSTOM
 kustomize:
 	@test -x "$(KUSTOMIZE)/kustomize" || GOBIN="$(KUSTOMIZE)" go install sigs.k8s.io/kustomize/kustomize/v5@$(KUSTOMIZE_VERSION)
 	@mkdir -p $(VENV)/bin && ln -sf "$(KUSTOMIZE)/kustomize" $(VENV)/bin/kustomize
+
+# The image, and the manifests run with it. Debian 12: apt-get install podman runc catatonit containernetworking-plugins debootstrap
+image: $(VENV)/.lab
+	@$(BIN)/python -m tests.e2e --build
+
+sbom: $(VENV)/.lab
+	@$(BIN)/python -m tests.e2e --sbom sbom.cdx.json
+
+e2e: $(VENV)/.lab
+	@$(BIN)/python -m tests.e2e
+
+# For every Python and system that vipmanager supports; the installer checks the hashes.
+UV_VERSION := 0.13.8
+LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+
+lock: $(VENV)/.lab
+	@$(PIP) uv==$(UV_VERSION)
+	$(LOCK) --extra nodeport --output-file image/requirements.lock setup.cfg
+	$(LOCK) --output-file image/build.lock image/build.in

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from lab.ec2.auth import Credentials
@@ -56,6 +57,7 @@ def point_sdk_at(patch: pytest.MonkeyPatch, url: str, access_key: str, secret_ke
     patch.setenv("AWS_ENDPOINT_URL", url)
     patch.setenv("AWS_ACCESS_KEY_ID", access_key)
     patch.setenv("AWS_SECRET_ACCESS_KEY", secret_key)
+    patch.setattr(boto3, "DEFAULT_SESSION", None)  # it would keep the credentials that another test had
 
 
 @pytest.fixture(scope="module")

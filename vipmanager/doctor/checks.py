@@ -118,7 +118,7 @@ def _said(failure: Failure) -> str:
 
 
 def _capabilities(facts: Facts) -> Iterator[Finding]:
-    add = "add it to securityContext.capabilities of the container, which must run as root to have it (runAsUser: 0)"
+    add = "add it to securityContext.capabilities of the container; if it is there, set runAsUser: 0 (docs/image.md)"
     for name, used in (("NET_ADMIN", True), ("NET_RAW", facts.mode == "nodeport")):
         if name in facts.capabilities:
             yield Finding(name, Verdict.OK, "effective")

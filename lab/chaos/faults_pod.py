@@ -68,7 +68,7 @@ def _state_full(stage: Stage, given: Given) -> End:
     assert sidecar.volume is not None
     sidecar.volume.fill()
     sidecar.unwritable = True
-    return lambda: _writable_again(sidecar, sidecar.volume.free if sidecar.volume else None)
+    return lambda: _writable_again(sidecar)
 
 
 @fault("state-dir-read-only", a_pod)
@@ -78,12 +78,14 @@ def _state_read_only(stage: Stage, given: Given) -> End:
     assert volume is not None
     volume.set_read_only(True)
     sidecar.unwritable = True
-    return lambda: _writable_again(sidecar, lambda: volume.set_read_only(False))
+    return lambda: _writable_again(sidecar)
 
 
-def _writable_again(sidecar: Sidecar, mend: End | None) -> None:
-    if mend is not None:
-        mend()
+def _writable_again(sidecar: Sidecar) -> None:
+    """Both faults may be there at once: what is read-only cannot be freed, and the first that ends, ends both."""
+    assert sidecar.volume is not None
+    sidecar.volume.set_read_only(False)
+    sidecar.volume.free()
     sidecar.unwritable = False
 
 

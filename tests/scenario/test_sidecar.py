@@ -350,6 +350,7 @@ def test_a_route_that_somebody_deleted_is_written_again_at_resync(lab: Lab) -> N
     mark = lab.ec2.mark()
     remove_route(lab, f"{ONE}/32", lab.route_table_ids[1])
     wait_routed(lab, f"{ONE}/32", eni(lab, "a", 1))
+    until(lambda: writes(lab.ec2.calls_since(mark)), "a call is recorded when it is answered, after it was applied")
     assert destinations(writes(lab.ec2.calls_since(mark))) == [("CreateRoute", lab.route_table_ids[1], f"{ONE}/32")]
     assert_answers(lab, ONE)
     assert not run.events("conceded")

@@ -20,12 +20,15 @@ def test_dry_run_tells_whether_and_changes_nothing(world: World) -> None:
 def test_too_many_calls_are_throttled_by_action(world: World) -> None:
     """Row "too many calls": a token bucket for each action, refilled with time."""
     world.create()
-    world.ec2.faults.throttle("*Route", bucket=2, refill=10.0)
+    world.ec2.faults.throttle("*Route", bucket=2, refill=0.001)
     world.replace()
     world.replace()
     refused(world.replace, "RequestLimitExceeded", 503)
     world.create("192.168.0.3/32")  # another action has a bucket of its own
     world.table()  # and this one none
+    world.ec2.faults.clear()
+    world.ec2.faults.throttle("*Route", bucket=1, refill=2.0)
+    world.replace()
     until(lambda: works(world.replace))
 
 

@@ -218,14 +218,15 @@ class Agent:
         """Plan, and keep what it says of the claims."""
         observed = self._observed = self._view.observed()
         self._plan = make_plan(observed, self._claims, self._config)
-        self._report.discovered(observed)
-        self._report.decided(self._plan, self._claims, observed)
+        before = self._claims
         if self._sidecar:
-            self._view.claimed(self._claims, self._plan.claims)
+            self._view.claimed(before, self._plan.claims)
         self._claims = dict(self._plan.claims)
         if not self._sidecar:  # an init run takes nothing back: it will be gone when its policy's time has come
             self._claims = {address: claim for address, claim in self._claims.items() if claim.vanished is None}
-        self._store.save(self._claims)
+        self._store.save(self._claims)  # before it is said: who is killed in between must not claim it anew
+        self._report.discovered(observed)
+        self._report.decided(self._plan, before, observed)
         self._weigh_answers(observed)
 
     def _weigh_answers(self, observed: Observed) -> None:

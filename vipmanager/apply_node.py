@@ -76,6 +76,11 @@ def apply_cloud(ec2: FloatingEc2Port, batch: Sequence[CloudAction], token: str) 
         apply_vpc(ec2, cast(Sequence[VpcAction], batch))
 
 
+def carry_out(ec2: FloatingEc2Port, action: CloudAction) -> None:
+    """One change alone, for whoever wants to know what it would send. Raises CallError."""
+    apply_cloud(ec2, (action,), "dry-run")  # a ClientToken says nothing where nothing is made
+
+
 def _apply_eni(ec2: FloatingEc2Port, action: EniAction, token: str) -> None:
     if isinstance(action, CreateEni):
         ec2.create_eni(action.subnet_id, action.addresses, action.groups, action.tags, action.description, token)

@@ -70,6 +70,7 @@ def run_plan(parsed: Arguments, config: Config) -> int:
 
 
 def _preview_pod(parsed: Arguments, config: Config, mode: str) -> Preview:
+    from vipmanager.apply_node import carry_out
     from vipmanager.asking import Asker
     from vipmanager.claims import ClaimStore, pod_life
     from vipmanager.clients.ec2 import Ec2Client
@@ -80,7 +81,7 @@ def _preview_pod(parsed: Arguments, config: Config, mode: str) -> Preview:
 
     imds = ImdsClient(os.environ)
     ec2 = Ec2Client(partial(region, os.environ, imds), config.route_table_role)
-    sources = Sources(NetlinkClient(), imds, ec2, Ec2Permissions(ec2), Asker())
+    sources = Sources(NetlinkClient(), imds, ec2, Ec2Permissions(ec2, carry_out), Asker())
     supposed = parse_on(parsed.on)
     if supposed:
         return preview_on(config, mode, sources, supposed)
@@ -89,6 +90,7 @@ def _preview_pod(parsed: Arguments, config: Config, mode: str) -> Preview:
 
 
 def _preview_node(config: Config) -> Preview:
+    from vipmanager.apply_node import carry_out
     from vipmanager.asking import Asker
     from vipmanager.clients.ec2_floating import FloatingEc2Client
     from vipmanager.clients.ec2_permissions import Ec2Permissions
@@ -102,11 +104,14 @@ def _preview_node(config: Config) -> Preview:
     namespace = os.environ.get("POD_NAMESPACE", "")
     lease = LeaseClient(namespace, config.lease_name, config.renew_deadline / 2).read if namespace else None
     why = "POD_NAMESPACE is empty; set it from fieldRef metadata.namespace"
-    return preview_node(config, NodeSources(HostNetlinkClient(), imds, ec2, Ec2Permissions(ec2), Asker(), lease, why))
+    return preview_node(
+        config, NodeSources(HostNetlinkClient(), imds, ec2, Ec2Permissions(ec2, carry_out), Asker(), lease, why)
+    )
 
 
 def run_doctor(parsed: Arguments, config: Config) -> int:
     """Check what the mode needs."""
+    from vipmanager.apply_node import carry_out
     from vipmanager.asking import Asker
     from vipmanager.claims import ClaimStore, pod_life
     from vipmanager.clients.ec2_facts import FactsClient
@@ -121,7 +126,7 @@ def run_doctor(parsed: Arguments, config: Config) -> int:
     ec2 = FactsClient(partial(region, os.environ, imds), config.route_table_role)
     claims = ClaimStore(config.state_dir, pod_life(), needed=False).load() if mode == "sidecar" else {}
     reads, node = (_node_reads(), _node_checks(config)) if mode == "nodeport" else (NetlinkClient(), None)
-    sources = Sources(reads, imds, ec2, Ec2Permissions(ec2), Asker())
+    sources = Sources(reads, imds, ec2, Ec2Permissions(ec2, carry_out), Asker())
     return run(config, mode, Outside(sources, ec2, claims, node), as_json=parsed.json)
 
 

@@ -34,7 +34,7 @@ from vipmanager.actions_node import (
     DeleteSubnet,
     DetachEni,
 )
-from vipmanager.apply_node import apply_cloud
+from vipmanager.apply_node import apply_cloud, carry_out
 from vipmanager.clients.ec2 import Ec2Client
 from vipmanager.clients.ec2_floating import FloatingEc2Client
 from vipmanager.clients.ec2_operations import OPERATIONS
@@ -90,7 +90,7 @@ def world(account: LabEc2, client: FloatingEc2Client) -> LabFloatingWorld:
 
 @pytest.fixture
 def permissions(client: FloatingEc2Client) -> Ec2Permissions:
-    return Ec2Permissions(client)
+    return Ec2Permissions(client, carry_out)
 
 
 @every_action
@@ -191,7 +191,7 @@ def test_an_endpoint_that_ignores_dry_run_is_told_of() -> None:
         def _call(self, operation: str, resource: str, **params: Any) -> Mapping[str, Any]:
             return {}
 
-    failure = Ec2Permissions(Ignorant(str)).check(SetRoute("rtb-1", OUTSIDE, "eni-1", "", HOST))
+    failure = Ec2Permissions(Ignorant(str), carry_out).check(SetRoute("rtb-1", OUTSIDE, "eni-1", "", HOST))
     assert failure is not None
     assert (failure.kind, failure.call) == (ErrorKind.INVALID, "ec2:CreateRoute")
 
@@ -208,7 +208,7 @@ def test_every_write_is_known_and_those_without_dry_run_are_the_sdk_s() -> None:
 
 
 def test_a_request_is_built_and_not_sent() -> None:
-    request = request_of(SetRoute("rtb-1", OUTSIDE, "eni-1", "eni-2", HOST))
+    request = request_of(SetRoute("rtb-1", OUTSIDE, "eni-1", "eni-2", HOST), carry_out)
     assert request.operation == "replace_route"
     assert request.params == {
         "RouteTableId": "rtb-1",

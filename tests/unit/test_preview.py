@@ -27,6 +27,7 @@ from vipmanager.actions import (
     UnassignAddress,
 )
 from vipmanager.actions_node import CloudAction
+from vipmanager.apply_node import carry_out
 from vipmanager.arguments import UsageError, parse
 from vipmanager.asking import ATTEMPTS, Asker
 from vipmanager.claims import ClaimStore
@@ -50,7 +51,7 @@ class Permissions(Ec2Permissions):
     """What EC2 would say, without EC2: all is allowed but these (IAM action, id)."""
 
     def __init__(self, *refused: tuple[str, str], kind: ErrorKind = ErrorKind.DENIED) -> None:
-        super().__init__(Ec2Client(str))
+        super().__init__(Ec2Client(str), carry_out)
         self.refused, self.kind = set(refused), kind
         self.asked: list[Permission] = []
 

@@ -12,31 +12,15 @@ A DryRun takes a token of EC2's buckets as the call itself would.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
-from vipmanager.actions import (
-    AssignAddress,
-    AssociateEip,
-    DeleteRoute,
-    DisableSourceDestCheck,
-    SetRoute,
-    UnassignAddress,
-)
-from vipmanager.actions_node import (
-    AttachEni,
-    CloudAction,
-    CreateEni,
-    CreateSubnet,
-    DeleteEni,
-    DeleteSubnet,
-    DetachEni,
-)
+from vipmanager.actions_node import CloudAction
 from vipmanager.clients.ec2 import Ec2Client, api_name
 from vipmanager.clients.ec2_errors import ON_ONE_RESOURCE, resource_arn
 from vipmanager.clients.ec2_floating import FloatingEc2Client
 from vipmanager.errors import Failure
-from vipmanager.ports import Permission
+from vipmanager.ports import FloatingEc2Port, Permission
 
 NO_DRY_RUN = frozenset(
     (
@@ -49,7 +33,8 @@ NO_DRY_RUN = frozenset(
 )
 """Of the calls made here, the writes that know no DryRun (EC2 API reference; a test compares the SDK's model)."""
 
-_TOKEN = "dry-run"  # a ClientToken says nothing where nothing is made
+CarryOut = Callable[[FloatingEc2Port, CloudAction], None]
+"""What makes the calls for a change: apply_node.carry_out."""
 
 
 class Request(NamedTuple):
@@ -63,28 +48,28 @@ class Request(NamedTuple):
 class Ec2Permissions:
     """The permission port, on a client's credentials, region and route table role."""
 
-    def __init__(self, client: Ec2Client) -> None:
-        self._client = client
+    def __init__(self, client: Ec2Client, carry_out: CarryOut) -> None:
+        self._client, self._carry_out = client, carry_out
 
     def needed(self, action: CloudAction) -> Permission:
         """See PermissionPort. A resource of `*` is where IAM asks about several, or EC2 names it in its answer."""
-        request = request_of(action)
+        request = request_of(action, self._carry_out)
         name = api_name(request.operation)
         resource = resource_arn(request.resource) if name in ON_ONE_RESOURCE else "*"
         return Permission(f"ec2:{name}", resource, request.resource, name not in NO_DRY_RUN)
 
     def check(self, action: CloudAction) -> Failure | None:
         """See PermissionPort."""
-        request = request_of(action)
+        request = request_of(action, self._carry_out)
         if api_name(request.operation) in NO_DRY_RUN:
             return None
         return self._client.dry_run(request.operation, request.resource, request.params)
 
 
-def request_of(action: CloudAction) -> Request:
+def request_of(action: CloudAction, carry_out: CarryOut) -> Request:
     """The request that carries out a change, built by the very code that sends it."""
     try:
-        _call(_Builder(), action)
+        carry_out(_Builder(), action)
     except _Built as built:
         return built.request
     raise AssertionError(f"{action} makes no call")
@@ -105,38 +90,3 @@ class _Builder(FloatingEc2Client):
 
     def _call(self, operation: str, resource: str, **params: Any) -> NoReturn:
         raise _Built(Request(operation, resource, params))
-
-
-def _call(ec2: FloatingEc2Client, action: CloudAction) -> None:
-    if isinstance(action, SetRoute):
-        verb = ec2.replace_route if action.replaces else ec2.create_route
-        verb(action.table_id, action.destination, action.eni_id)
-    elif isinstance(action, DeleteRoute):
-        ec2.delete_route(action.table_id, action.destination)
-    elif isinstance(action, AssignAddress):
-        ec2.assign(action.eni_id, [action.address])
-    elif isinstance(action, UnassignAddress):
-        ec2.unassign(action.eni_id, [action.address])
-    elif isinstance(action, DisableSourceDestCheck):
-        ec2.disable_source_dest_check(action.eni_id)
-    elif isinstance(action, AssociateEip):
-        ec2.associate(action.allocation_id, action.eni_id, action.address)
-    else:
-        _call_eni(ec2, action)
-
-
-def _call_eni(ec2: FloatingEc2Client, action: CloudAction) -> None:
-    if isinstance(action, CreateEni):
-        ec2.create_eni(action.subnet_id, action.addresses, action.groups, action.tags, action.description, _TOKEN)
-    elif isinstance(action, AttachEni):
-        ec2.attach_eni(action.eni_id, action.instance_id, action.device_index)
-    elif isinstance(action, DetachEni):
-        ec2.detach_eni(action.attachment_id, force=action.force)
-    elif isinstance(action, DeleteEni):
-        ec2.delete_eni(action.eni_id)
-    elif isinstance(action, CreateSubnet):
-        ec2.create_subnet(action.vpc_id, action.cidr, action.zone, action.tags)
-    elif isinstance(action, DeleteSubnet):
-        ec2.delete_subnet(action.subnet_id)
-    else:
-        ec2.associate_vpc_cidr(action.vpc_id, action.cidr)  # type: ignore[union-attr]

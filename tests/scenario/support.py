@@ -141,6 +141,11 @@ def sidecar(pod: Pod, *claimed: str, env: Mapping[str, str] | None = None, **set
     return run
 
 
+def names_in(directory: Path) -> list[str]:
+    """The names of a directory's files, sorted: only names, because a process may be writing there."""
+    return sorted(each.name for each in directory.iterdir())
+
+
 def wake_ups(run: Run) -> int:
     """How often its main thread has waited for something and gone on."""
     status = Path(f"/proc/{run.container.pid}/status").read_text()

@@ -14,7 +14,7 @@ import pytest
 from lab.lab import Lab
 from lab.pod import Pod
 from lab.volume import Volume
-from tests.scenario.support import BOUND, Run, eni, init, sidecar, start, targets, until
+from tests.scenario.support import BOUND, Run, eni, init, names_in, sidecar, start, targets, until
 
 pytestmark = pytest.mark.namespaces
 
@@ -228,4 +228,4 @@ def test_the_file_is_the_owners_and_holds_no_secret_and_time_does_not_change_it(
     text = file_of(pod).read_text()
     secrets = [value for name, value in lab.env("a").items() if "KEY" in name or "TOKEN" in name]
     assert secrets and not any(secret in text for secret in secrets)
-    assert sorted(each.name for each in file_of(pod).parent.iterdir()) == ["claims.json", "status.json"]
+    until(lambda: names_in(file_of(pod).parent) == ["claims.json", "status.json"], "no temporary file")

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from vipmanager import __version__
 from vipmanager.clients import ec2_parse
+from vipmanager.clients.answers import bound_answers
 from vipmanager.clients.ec2_errors import failure
 from vipmanager.clients.ec2_model import trimmed_model_path
 from vipmanager.clients.tls import share_authorities
@@ -268,6 +269,7 @@ class Ec2Client:
         try:
             client = session.create_client("ec2", region_name=region, config=config)
             share_authorities(client)
+            bound_answers(client)
             if self._guard is not None:
                 client.meta.events.register("before-send.ec2", self._check_guard)
             _ = urlsplit(client.meta.endpoint_url).port
@@ -287,7 +289,9 @@ class Ec2Client:
         from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 
         def regional(service: str, **kwargs: Any) -> Any:
-            return source.create_client(service, **{"region_name": region, **kwargs})
+            client = source.create_client(service, **{"region_name": region, **kwargs})
+            bound_answers(client)
+            return client
 
         fetcher = AssumeRoleCredentialFetcher(
             client_creator=regional,

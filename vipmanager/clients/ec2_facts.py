@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from time import time
 from typing import Any, NamedTuple
 
+from vipmanager.clients.answers import bound_answers
 from vipmanager.clients.ec2 import CONNECT_TIMEOUT, READ_TIMEOUT, translate
 from vipmanager.clients.ec2_floating import FloatingEc2Client
 from vipmanager.clients.ec2_parse import understood
@@ -65,6 +66,7 @@ class FactsClient(FloatingEc2Client):
         )
         client = session.create_client("sts", region_name=self._region(), config=limits)
         share_authorities(client)
+        bound_answers(client)
         return client
 
     def worker(self, instance_id: str) -> Worker:

@@ -24,8 +24,15 @@ EX_USAGE = 64
 
 
 def mode_of(parsed: Arguments, config: Config) -> str:
-    """The mode that a command is asked about."""
+    """The mode that a command is asked about: the one that is named, else what a container without arguments runs."""
     return parsed.mode or ("sidecar" if config.sidecar else "init")
+
+
+def mode_here(parsed: Arguments, config: Config) -> str:
+    """The same for a command that looks at this container: if no mode is named, that of the vipmanager that runs."""
+    from vipmanager.status import running_mode
+
+    return parsed.mode or running_mode(config.state_dir) or mode_of(parsed, config)
 
 
 def run_status(parsed: Arguments, config: Config) -> int:
@@ -51,7 +58,7 @@ def run_plan(parsed: Arguments, config: Config) -> int:
     """Show what would be done."""
     from vipmanager.preview.text import as_json, as_text, error_as_json
 
-    mode = mode_of(parsed, config)
+    mode = mode_here(parsed, config)
     try:
         if parsed.on and mode == "nodeport":
             raise UsageError("--on does not belong to nodeport")
@@ -121,7 +128,7 @@ def run_doctor(parsed: Arguments, config: Config) -> int:
     from vipmanager.doctor.look import Outside, run
     from vipmanager.preview.pod import Sources
 
-    mode = mode_of(parsed, config)
+    mode = mode_here(parsed, config)
     imds = ImdsClient(os.environ)
     ec2 = FactsClient(partial(region, os.environ, imds), config.route_table_role)
     claims = ClaimStore(config.state_dir, pod_life(), needed=False).load() if mode == "sidecar" else {}

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vipmanager.arguments import MODES
 from vipmanager.files import read_limited
 from vipmanager.status_file import FILE, started
 
@@ -45,6 +46,13 @@ def probe(directory: str) -> int:
     if why:
         sys.stderr.write(f"vipmanager: not ready: {why}\n")
     return NOT_RUNNING if why else 0
+
+
+def running_mode(directory: str) -> str:
+    """The mode of the vipmanager that runs and keeps its state here; empty where none does."""
+    status = _load(directory)
+    mode = "" if isinstance(status, str) or not status["running"] else str(status.get("mode"))
+    return mode if mode in MODES.values() else ""
 
 
 def _load(directory: str) -> dict[str, Any] | str:

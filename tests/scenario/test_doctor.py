@@ -14,7 +14,7 @@ import pytest
 
 from lab.lab import Lab
 from lab.pod import Pod
-from tests.scenario.support import BOUND
+from tests.scenario.support import BOUND, sidecar, until
 
 pytestmark = pytest.mark.namespaces
 
@@ -75,6 +75,26 @@ def test_where_all_is_well(pod: Pod, mode: str) -> None:
     assert found["source/dest check of " + pod.worker.eni(1).eni_id][1] == "on; vipmanager turns it off"
 
 
+@pytest.mark.parametrize("command", ["doctor", "plan"])
+def test_without_a_mode_it_is_that_of_the_vipmanager_that_runs_here(pod: Pod, command: str) -> None:
+    """As with `args: [sidecar]` and a ConfigMap that says nothing of it."""
+
+    def mode(*given: str) -> str:
+        run = pod.vipmanager([command, *given, "--json"], {})
+        assert run.wait(BOUND) in (0, 2)
+        return str(json.loads(run.output())["mode"])
+
+    assert mode() == "init"
+    running = sidecar(pod, VIP)
+    status = Path(pod.directory, "state", "status.json")
+    until(lambda: status.exists(), "what it says of itself")
+    assert mode() == "sidecar"
+    assert mode("init") == "init"
+    running.container.kill()
+    running.container.wait(BOUND)
+    assert mode() == "init", "it has ended"
+
+
 def test_the_text_is_one_line_a_check_with_the_mend_below(lab: Lab, pod: Pod) -> None:
     lab.ec2.faults.deny("ec2:CreateRoute")
     run = pod.vipmanager(["doctor"], {})
@@ -83,7 +103,7 @@ def test_the_text_is_one_line_a_check_with_the_mend_below(lab: Lab, pod: Pod) ->
     (at,) = (number for number, line in enumerate(lines) if line.startswith("fail"))
     assert lines[at].split()[:3] == ["fail", "IAM", "ec2:CreateRoute"]
     assert lines[at + 1].strip().startswith("→ allow ec2:CreateRoute on arn:aws:ec2:")
-    assert lines[-1].endswith("0 warn, 1 fail")
+    assert lines[-1].startswith("init: ") and lines[-1].endswith("0 warn, 1 fail")
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ class Outside:
 def run(config: Config, mode: str, outside: Outside, *, as_json: bool) -> int:
     """Look, print the findings, and return the exit code: 1 where one fails."""
     found = findings(look(config, mode, outside), config)
-    sys.stdout.write((_json(mode, found) if as_json else _text(found)) + "\n")
+    sys.stdout.write((_json(mode, found) if as_json else _text(mode, found)) + "\n")
     return FAILED if worst(found) is Verdict.FAIL else OK
 
 
@@ -245,7 +245,7 @@ def _dry_runs(
 # print
 
 
-def _text(found: Sequence[Finding]) -> str:
+def _text(mode: str, found: Sequence[Finding]) -> str:
     width = max((len(finding.check) for finding in found), default=0)
     lines = []
     for finding in found:
@@ -253,7 +253,8 @@ def _text(found: Sequence[Finding]) -> str:
         if finding.mend and finding.mend not in finding.seen:
             lines.append(f"{'':<5}{'':<{width}}  → {finding.mend}")
     counts = {verdict: sum(finding.verdict is verdict for finding in found) for verdict in Verdict}
-    return "\n".join([*lines, ", ".join(f"{number} {verdict.value}" for verdict, number in counts.items())])
+    verdict = ", ".join(f"{number} {verdict.value}" for verdict, number in counts.items())
+    return "\n".join([*lines, f"{mode}: {verdict}"])
 
 
 def _json(mode: str, found: Sequence[Finding]) -> str:

@@ -24,6 +24,7 @@ from vipmanager.model import (
 )
 from vipmanager.monitor import Monitor
 from vipmanager.plan.holdings import Holding, Standing, holdings
+from vipmanager.plan.pod import lacking
 
 log = logging.getLogger("vipmanager")
 
@@ -54,6 +55,7 @@ class Report:
         self._lines = Lines()
         self._emitted: set[tuple[str, str]] = set()
         self._drifted: set[tuple[Address, str]] = set()
+        self._lacking = False
         self._observed = Observed()
         self._standings: dict[Address, Mapping[str, Holding]] = {}
 
@@ -241,6 +243,8 @@ class Report:
         monitor, seen = self._monitor, status_pod.Seen(plan, self._observed, retries, looked)
         found = status_pod.entries(seen, self._standings)
         self._weigh_comparison(plan)
+        if looked:
+            self._say_lacking()
         since = monitor.since({str(entry.address): (entry.state, entry.conceded_to) for entry in found})
         here = {address for interface in self._observed.interfaces for address in interface.addresses}
         monitor.publish(
@@ -251,6 +255,12 @@ class Report:
         monitor.replace("vipmanager_addresses", status_pod.tally(found))
         monitor.replace("vipmanager_problems", status_pod.problem_tally(plan.problems))
         monitor.progress(under_way=status_pod.under_way(seen, found), began=self._observed.at)
+
+    def _say_lacking(self) -> None:
+        why = lacking(self._observed)
+        if why and not self._lacking:
+            event(log, logging.WARNING, "no interface", why=why)
+        self._lacking = bool(why)
 
     def _weigh_comparison(self, plan: Plan) -> None:
         """EC2 is compared at intervals, if these are not off, while the pod has an ENI or a claim."""

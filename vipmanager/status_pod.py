@@ -23,6 +23,7 @@ from vipmanager.actions import (
 from vipmanager.apply import Key, Retry
 from vipmanager.model import Address, Claim, Observed, PlacementKind, PodInterface, Problem
 from vipmanager.plan.holdings import Holding
+from vipmanager.plan.pod import lacking
 
 CLAIMED, PENDING, CONCEDED, WITHDRAWING, REFUSED = "claimed", "pending", "conceded", "withdrawing", "refused"
 
@@ -200,8 +201,8 @@ MOST_REASONS = 20
 def not_ready(seen: Seen, found: tuple[Entry, ...]) -> str:
     """Why not everything desired is in place, a reason a line; empty when it is.
 
-    A pod without addresses, a standby, lacks nothing. Nor does one whose address was taken over: it has given it up,
-    and its own probes must not restart what is to claim it back when nobody has it any more.
+    A standby, whose interfaces have no addresses, lacks nothing. Nor does a pod whose address was taken over: it has
+    given it up, and its own probes must not restart what is to claim it back when nobody has it any more.
     """
     if not seen.looked:
         return _failure({KERNEL}, seen)[0] or "the pod's network is being read"
@@ -216,6 +217,8 @@ def _reasons(seen: Seen, found: tuple[Entry, ...]) -> Iterator[str]:
         names = ", ".join(sorted(each.name for each in observed.interfaces if each.mac in observed.pending))
         why = _failure({DISCOVERY}, seen)[0]
         yield f"the ENI behind {names} is not known yet" + (f": {why}" if why else "")
+    if why := lacking(observed):
+        yield why
     yield from (str(problem) for problem in plan.problems if problem.fatal)
     yield from (f"{entry.address} is pending: {entry.why}" for entry in found if entry.state == PENDING)
     told = {key for entry in found if entry.state == PENDING for key in entry.keys}

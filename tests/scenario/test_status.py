@@ -126,6 +126,17 @@ def test_a_standby_is_ready_without_an_address(lab: Lab) -> None:
     assert "no floating address on this pod" in status(pod)[1]
 
 
+def test_a_pod_that_was_made_before_multus_ran_is_not_ready(lab: Lab) -> None:
+    """It has eth0 alone, for good: an application that starts now has no address, and nobody would say so."""
+    pod = lab.pod("pod", "a", {})
+    run = sidecar(pod)
+    said = run.wait("no interface")["why"]
+    assert "delete the pod" in said
+    until(lambda: said in status(pod, "--ready")[1], lambda: status(pod, "--ready")[1])
+    assert status(pod, "--ready")[0] == 1
+    assert len(run.events("no interface")) == 1
+
+
 def test_an_init_run_that_has_ended(lab: Lab) -> None:
     """Done well it is no error that it does not run; failed it is, and the reason is kept."""
     good = lab.pod("good", "a", {"net1": [f"{ONE}/32"]})

@@ -235,7 +235,13 @@ class TestReadiness:
 
     def test_a_standby_is_ready(self) -> None:
         assert verdict(seen(observed(interface(1), interface(2)))) == ""
-        assert verdict(seen(observed())) == ""
+
+    def test_a_pod_without_an_interface_is_no_standby(self) -> None:
+        assert "made before Multus ran" in verdict(seen(observed()))
+        strange = replace(interface(1), mac="02:00:00:00:ff:ff")
+        asked = replace(observed(strange), foreign=frozenset((strange.mac,)))
+        assert f"(seen: {strange.name})" in verdict(seen(asked))
+        assert "made before Multus ran" not in verdict(seen(observed(strange))), "it is not known yet whose it is"
 
     def test_before_the_kernel_was_read(self) -> None:
         assert verdict(seen(observed(), looked=False)) == "the pod's network is being read"

@@ -59,6 +59,21 @@ def attachments(observed: Observed) -> tuple[Attachment, ...]:
     return tuple(found)
 
 
+def lacking(observed: Observed) -> str:
+    """Why nothing on this pod can be delivered: it has no interface on an ENI. Empty while that is not certain.
+
+    A pod that is made before Multus runs on its node comes up with eth0 alone, and a new container in it changes that
+    as little (k8snetworkplumbingwg/multus-cni issue 1387).
+    """
+    if observed.pending or attachments(observed):
+        return ""
+    seen = ", ".join(each.name for each in observed.interfaces)
+    return (
+        f"no pod interface is on an ENI of this worker (seen: {seen or 'none besides lo and eth0'}); if the annotation "
+        "k8s.v1.cni.cncf.io/networks is right, the pod was made before Multus ran on the node: delete the pod"
+    )
+
+
 def gateway(eni: Eni, version: int) -> Address | None:
     """The VPC's router as an ENI sees it, or None when its subnet lacks that family.
 

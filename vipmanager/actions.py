@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from ipaddress import IPv4Address
 
 from vipmanager.model import Address, Claims, Network, PodRoute, PodRule, Problem
@@ -212,3 +213,12 @@ class Plan:
     claims: Claims = field(default_factory=dict)
     needs: frozenset[Need] = frozenset()
     wake_at: float | None = None
+
+    def wants(self, action: VpcAction) -> bool:
+        """Whether it asks for that, too: a call that has waited for its turn, or for EC2, may have been overtaken."""
+        mine = self._by_key.get(action.key)
+        return isinstance(mine, type(action)) and mine.eni_id == action.eni_id
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[str, ...], Action]:
+        return {action.key: action for action in self.actions}

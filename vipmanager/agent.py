@@ -18,7 +18,7 @@ from vipmanager.actions import (
     SetRoute,
     VpcAction,
 )
-from vipmanager.apply import Done, Jobs, Key, RetryBook, apply_pod, apply_vpc, batches
+from vipmanager.apply import UNWANTED, Done, Jobs, Key, RetryBook, Wants, always, apply_pod, apply_vpc, batches
 from vipmanager.claims import ClaimStore
 from vipmanager.config import Config
 from vipmanager.errors import CallError, ErrorKind, Failure
@@ -148,7 +148,7 @@ class Agent:
 
     def _collect_actions(self, done: Done, now: float) -> None:
         self._pacer.answered(done.subject, done.failure, now)
-        for action in done.subject:
+        for action in done.subject if done.failure is not UNWANTED else ():
             if done.failure is None:
                 self._retries.succeeded(action.key)
                 self._report.applied(action)
@@ -271,15 +271,18 @@ class Agent:
         def tables() -> Waiting:
             return waiting(self._observed.tables, {action.key for action in self._plan.actions})
 
-        self._call(self._pacer.admit(batches(due, self._retries.sole), now, tables))
+        self._call(self._pacer.admit(batches(due, self._retries.sole), now, tables), self._wants)
         since = self._pacer.look_since
         if since is not None and tables().seen < since and TABLES not in self._jobs.running:
             self._refresh.add(Need.TABLES)
             self._ask(now)
 
-    def _call(self, batched: list[tuple[VpcAction, ...]]) -> None:
+    def _wants(self, action: VpcAction) -> bool:
+        return self._plan.wants(action)
+
+    def _call(self, batched: list[tuple[VpcAction, ...]], wants: Wants) -> None:
         for batch in batched:
-            self._jobs.submit(tuple(a.key for a in batch), batch, partial(apply_vpc, self._outside.ec2, batch))
+            self._jobs.submit(tuple(a.key for a in batch), batch, partial(apply_vpc, self._outside.ec2, batch, wants))
 
     def _ready(self, key: Key, now: float) -> bool:
         return key not in self._jobs.running and self._retries.due(key, now)
@@ -375,7 +378,7 @@ class Agent:
             self._drain(deadline, {LAST_LOOK})
         released = make_release(self._view.observed(), self._claims, self._config, told)
         # Each alone: there is no time for a second attempt at what was refused together.
-        self._call(batches(released, alone=lambda _: True))
+        self._call(batches(released, alone=lambda _: True), always)
         self._drain(deadline, self._jobs.running)
         failed = self._jobs.running | set(self._retries.standing())
         done = [action for action in released if action.key not in failed]

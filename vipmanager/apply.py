@@ -197,11 +197,23 @@ def batches(actions: Iterable[VpcAction], alone: Callable[[Key], bool]) -> list[
     return [tuple(group) for group in together.values()] + single
 
 
-def apply_vpc(ec2: Ec2Port, batch: Sequence[VpcAction]) -> None:
-    """One batch against EC2. Raises CallError."""
+UNWANTED = Failure(ErrorKind.RACE, "", "Unwanted", "it was overtaken before EC2 was asked for it")
+"""Of a call that was not made, or not made again, because nobody wants any more what it would do."""
+Wants = Callable[[VpcAction], bool]
+
+
+def always(_: VpcAction) -> bool:
+    """Whatever became of it."""
+    return True
+
+
+def apply_vpc(ec2: Ec2Port, batch: Sequence[VpcAction], wants: Wants = always) -> None:
+    """One batch against EC2, if all of it is still wanted. Raises CallError."""
+    if not all(wants(action) for action in batch):
+        raise CallError(UNWANTED)
     first = batch[0]
     if isinstance(first, SetRoute):
-        _set_route(ec2, first)
+        _set_route(ec2, first, wants)
     elif isinstance(first, DeleteRoute):
         ec2.delete_route(first.table_id, first.destination)
     elif isinstance(first, DisableSourceDestCheck):
@@ -213,8 +225,12 @@ def apply_vpc(ec2: Ec2Port, batch: Sequence[VpcAction]) -> None:
         (ec2.assign if isinstance(first, AssignAddress) else ec2.unassign)(first.eni_id, addresses)
 
 
-def _set_route(ec2: Ec2Port, action: SetRoute) -> None:
-    """The verb that fits what was last seen, and once the other when the route appeared or vanished under us."""
+def _set_route(ec2: Ec2Port, action: SetRoute, wants: Wants) -> None:
+    """The verb that fits what was last seen, and once the other when the route appeared or vanished under us.
+
+    Where it appeared because the address has left this pod for another, while EC2 kept the first call waiting, the
+    other verb would take it from its new holder.
+    """
     verbs = [ec2.create_route, ec2.replace_route]
     first, second = reversed(verbs) if action.replaces else verbs
     try:
@@ -222,6 +238,8 @@ def _set_route(ec2: Ec2Port, action: SetRoute) -> None:
     except CallError as error:
         if error.kind is not ErrorKind.RACE or action.unless_there:
             raise
+        if not wants(action):
+            raise CallError(UNWANTED) from error
         second(action.table_id, action.destination, action.eni_id)
 
 

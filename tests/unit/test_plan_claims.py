@@ -19,6 +19,7 @@ from vipmanager.model import (
 )
 from vipmanager.plan import make_plan
 from vipmanager.plan.claims import SPLIT_AFTER
+from vipmanager.plan.vpc import RETURN_AFTER
 
 ROUTED = f"{OUTSIDE}/32"
 OWN = "10.10.1.50"
@@ -202,10 +203,12 @@ def test_the_higher_eni_stays_conceded() -> None:
 
 
 def test_before_that_while_is_over_it_waits_and_then_looks_again() -> None:
-    early, _ = split("eni-1", NOW + 1, NOW + 1)
+    first, _ = split("eni-1", NOW + 1, NOW + 1)
+    assert first.wake_at == NOW + RETURN_AFTER
+    early, _ = split("eni-1", NOW + RETURN_AFTER, NOW + RETURN_AFTER)
     assert early.wake_at == NOW + SPLIT_AFTER
     assert the(early).conceded_to and Need.TABLES not in early.needs
-    due, _ = split("eni-1", NOW + SPLIT_AFTER, NOW + 1)
+    due, _ = split("eni-1", NOW + SPLIT_AFTER, NOW + RETURN_AFTER)
     assert the(due).conceded_to and Need.TABLES in due.needs
 
 

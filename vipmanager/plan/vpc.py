@@ -22,11 +22,21 @@ from vipmanager.plan.claims import SPLIT_AFTER, Holding, Standing, holdings, is_
 from vipmanager.plan.draft import Draft
 from vipmanager.plan.routes import Leftovers, pursue_routes
 
-__all__ = ["UNASSIGN_AFTER", "WITHDRAW_ROUTES_AFTER", "Draft", "needs_holder", "plan_claims", "plan_release"]
+__all__ = [
+    "RETURN_AFTER",
+    "UNASSIGN_AFTER",
+    "WITHDRAW_ROUTES_AFTER",
+    "Draft",
+    "needs_holder",
+    "plan_claims",
+    "plan_release",
+]
 
 UNASSIGN_AFTER = 2.0
 """Seconds between an address leaving the pod and its end on the ENI. EC2 refuses when it is on that ENI no more, so
 this only keeps a link that flaps from costing calls."""
+RETURN_AFTER = WITHDRAW_ROUTES_AFTER + 5.0
+"""Seconds after conceding until it is looked again: by then the other has taken back what it has no address for."""
 
 
 def plan_claims(claims: dict[Address, Claim], observed: Observed, config: Config) -> tuple[dict[Address, Claim], Draft]:
@@ -121,16 +131,26 @@ def needs_holder(claim: Claim) -> bool:
 
 
 def _watch_holder(claim: Claim, observed: Observed, draft: Draft) -> None:
-    """What it takes to know whether a conceded address still has a live holder."""
+    """What it takes to know whether a conceded address still has a live holder.
+
+    Who took it over may have done so with a call that was on its way when the address came back to this pod. It takes
+    back soon what it has no address for, and then nobody has it until the resync, unless this pod looks.
+    """
     seen = holdings(claim, observed)
-    if _routed(claim):
+    facts = {Need.TABLES} if _routed(claim) else {Need.HOLDERS if claim.eni_id in observed.states else Need.STATES}
+    due = claim.conceded_at + RETURN_AFTER
+    if observed.at < due:
+        draft.wake(due)
+    elif any(each.seen < due for each in seen.values()):
+        draft.needs |= facts
+    if not _routed(claim) and seen[claim.eni_id].standing is Standing.UNKNOWN:
+        draft.needs |= facts
+    if _routed(claim) and is_split(claim, seen):
         due = claim.conceded_at + SPLIT_AFTER
-        if is_split(claim, seen) and observed.at < due:
+        if observed.at < due:
             draft.wake(due)
-        elif is_split(claim, seen):
+        else:
             draft.needs.add(Need.TABLES)
-    elif seen[claim.eni_id].standing is Standing.UNKNOWN:
-        draft.needs.add(Need.HOLDERS if claim.eni_id in observed.states else Need.STATES)
 
 
 def _withdraw(claim: Claim, wanted: bool, leftovers: Leftovers, observed: Observed, draft: Draft) -> bool:

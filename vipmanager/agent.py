@@ -71,7 +71,7 @@ class Agent:
         self._sidecar = sidecar
         self._started = outside.clock()
         self._view = View(config.route_tables)
-        self._claims: dict[Address, Claim] = store.load() if sidecar else {}
+        self._claims: dict[Address, Claim] = store.load(self._started) if sidecar else {}
         self._jobs = Jobs(watch.wake)
         self._retries = RetryBook(outside.random)
         self._pacer = Pacer(outside.random)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ log = logging.getLogger("vipmanager.claims")
 
 VERSION = 1
 FILE = "claims.json"
+BROADEST_SUBNET = {4: 16, 6: 44}
+"""Prefix lengths of the largest subnets that a VPC can have (Amazon VPC User Guide, "Subnet sizing")."""
 DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What reading a file raises that is not what was written."""
 
@@ -42,13 +43,16 @@ class ClaimStore:
         self._saved: Claims | None = None
         self._unwritable = False
 
-    def load(self) -> dict[Address, Claim]:
-        """The claims of this pod's life; none where there is no file, or it is another pod's or damaged."""
+    def load(self, now: float) -> dict[Address, Claim]:
+        """The claims of this pod's life; none where there is no file, or it is another pod's or damaged.
+
+        `now`: of CLOCK_MONOTONIC, in seconds. A claim of the future is no claim: it would believe nothing that it sees.
+        """
         try:
             data = json.loads(read_limited(self._path))
             if data["version"] != VERSION or data["life"] != self._life:
                 return {}
-            claims = [_parse(item) for item in data["claims"]]
+            claims = [_parse(item, now) for item in data["claims"]]
         except FileNotFoundError:
             return {}
         except (OSError, *DAMAGE) as error:
@@ -95,29 +99,31 @@ def _format(claim: Claim) -> dict[str, Any]:
     }
 
 
-def _parse(item: dict[str, Any]) -> Claim:
+def _parse(item: dict[str, Any], now: float) -> Claim:
     """Raises ValueError, TypeError, LookupError, AttributeError, ArithmeticError."""
     claim = Claim(
         address=ip_address(str(item["address"])),
         eni_id=str(item["eni"]),
         kind=PlacementKind(item["placement"]),
         destination=ip_network(str(item["destination"])),
-        since=_time(item["since"]),
-        held={str(target): _time(at) for target, at in item["held"].items()},
+        since=_time(item["since"], now),
+        held={str(target): _time(at, now) for target, at in item["held"].items()},
         conceded_to=str(item["conceded_to"]),
-        conceded_at=_time(item["conceded_at"]),
-        vanished=None if item["vanished"] is None else _time(item["vanished"]),
+        conceded_at=_time(item["conceded_at"], now),
+        vanished=None if item["vanished"] is None else _time(item["vanished"], now),
         scope=ip_network(str(item["scope"])) if item.get("scope") else None,  # not in a file of version 0.1
-        aimed=_time(item.get("aimed", 0.0)),
+        aimed=_time(item.get("aimed", 0.0), now),
     )
-    if claim.address not in claim.destination:
-        raise ValueError(f"{claim.address} does not lie in {claim.destination}")
+    for network in filter(None, (claim.destination, claim.scope)):
+        broadest = BROADEST_SUBNET[network.version] if claim.kind is PlacementKind.SUBNET_ROUTE else 1
+        if claim.address not in network or network.prefixlen < broadest:
+            raise ValueError(f"{network} is no destination of {claim.address}")
     return claim
 
 
-def _time(value: Any) -> float:
-    """A time of the monotonic clock. Raises ValueError, TypeError, OverflowError."""
+def _time(value: Any, now: float) -> float:
+    """A time of the monotonic clock, in the past. Raises ValueError, TypeError, OverflowError."""
     seconds = float(value)
-    if math.isnan(seconds) or math.isinf(seconds):
-        raise ValueError(f"{seconds} is no time")
+    if not 0.0 <= seconds <= now:  # nor what is no number
+        raise ValueError(f"{seconds} is no time before {now}")
     return seconds

@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from vipmanager import logs
@@ -92,7 +93,7 @@ def _preview_pod(parsed: Arguments, config: Config, mode: str) -> Preview:
     supposed = parse_on(parsed.on)
     if supposed:
         return preview_on(config, mode, sources, supposed)
-    claims = ClaimStore(config.state_dir, pod_life()).load() if mode == "sidecar" else {}
+    claims = ClaimStore(config.state_dir, pod_life()).load(monotonic()) if mode == "sidecar" else {}
     return preview_pod(config, mode, sources, claims)
 
 
@@ -131,7 +132,7 @@ def run_doctor(parsed: Arguments, config: Config) -> int:
     mode = mode_here(parsed, config)
     imds = ImdsClient(os.environ)
     ec2 = FactsClient(partial(region, os.environ, imds), config.route_table_role)
-    claims = ClaimStore(config.state_dir, pod_life(), needed=False).load() if mode == "sidecar" else {}
+    claims = ClaimStore(config.state_dir, pod_life(), needed=False).load(monotonic()) if mode == "sidecar" else {}
     reads, node = (_node_reads(), _node_checks(config)) if mode == "nodeport" else (NetlinkClient(), None)
     sources = Sources(reads, imds, ec2, Ec2Permissions(ec2, carry_out), Asker())
     return run(config, mode, Outside(sources, ec2, claims, node), as_json=parsed.json)

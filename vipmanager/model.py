@@ -22,6 +22,11 @@ EC2_IPV6_GATEWAY = IPv6Address("fe80:ec2::1")
 """The router of every IPv6 subnet besides the one in its router advertisements (Amazon VPC User Guide, subnets)."""
 
 
+def may_float(address: Address) -> bool:
+    """Whether an address can be a floating one: of global scope, and a host's."""
+    return not (address.is_multicast or address.is_loopback or address.is_unspecified or address.is_link_local)
+
+
 class PlacementKind(Enum):
     """How the VPC is made to deliver a floating address."""
 
@@ -223,6 +228,11 @@ class Observed:
     def pending(self) -> frozenset[str]:
         """MACs of pod interfaces of which it is not known yet whose they are."""
         return frozenset(interface.mac for interface in self.interfaces) - self.foreign - frozenset(self.enis)
+
+    @cached_property
+    def own(self) -> frozenset[str]:
+        """Ids of the ENIs that this pod's interfaces are, or were, on: from others there is nothing to take back."""
+        return frozenset(eni.id for eni in self.enis.values())
 
     @cached_property
     def memo(self) -> dict[Any, Any]:

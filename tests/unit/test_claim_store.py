@@ -13,6 +13,7 @@ from tests.unit.builders import claim, claims
 from vipmanager.claims import FILE, ClaimStore, pod_life
 from vipmanager.model import PlacementKind
 
+NOW = 10.0
 CLAIMS = claims(
     claim("192.168.0.1", since=1.5, held={"rtb-1": 2.25, "rtb-2": 3.0}),
     claim("10.10.1.50", since=4.0, conceded_to="eni-9", conceded_at=5.5),
@@ -35,7 +36,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     ClaimStore(str(tmp_path), "life").save(CLAIMS)
-    assert ClaimStore(str(tmp_path), "life").load() == CLAIMS
+    assert ClaimStore(str(tmp_path), "life").load(NOW) == CLAIMS
 
 
 def test_a_file_from_before_route_aggregation_is_read(tmp_path: Path) -> None:
@@ -44,13 +45,13 @@ def test_a_file_from_before_route_aggregation_is_read(tmp_path: Path) -> None:
     for item in data["claims"]:
         del item["scope"], item["aimed"]
     (tmp_path / FILE).write_text(json.dumps(data))
-    loaded = ClaimStore(str(tmp_path), "life").load()
+    loaded = ClaimStore(str(tmp_path), "life").load(NOW)
     assert set(loaded) == set(CLAIMS)
     assert {(each.scope, each.aimed) for each in loaded.values()} == {(None, 0.0)}
 
 
 def test_without_a_file_there_are_no_claims(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert ClaimStore(str(tmp_path / "none"), "life").load() == {}
+    assert ClaimStore(str(tmp_path / "none"), "life").load(NOW) == {}
     assert warnings(caplog) == []
 
 
@@ -63,7 +64,7 @@ def test_the_directory_is_made_and_the_file_is_the_owners_only(tmp_path: Path) -
 
 def test_another_pods_life_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ClaimStore(str(tmp_path), "before").save(CLAIMS)
-    assert ClaimStore(str(tmp_path), "after").load() == {}
+    assert ClaimStore(str(tmp_path), "after").load(NOW) == {}
     assert warnings(caplog) == []
 
 
@@ -93,10 +94,10 @@ def test_a_damaged_file_is_said_and_lived_without(
 ) -> None:
     (tmp_path / FILE).write_text(damage, encoding="latin-1")
     store = ClaimStore(str(tmp_path), "life")
-    assert store.load() == {}
+    assert store.load(NOW) == {}
     assert warnings(caplog) == ["state unreadable"]
     store.save(CLAIMS)
-    assert ClaimStore(str(tmp_path), "life").load() == CLAIMS
+    assert ClaimStore(str(tmp_path), "life").load(NOW) == CLAIMS
 
 
 @pytest.mark.parametrize(
@@ -108,14 +109,14 @@ def test_a_field_that_is_missing_or_wrong_is_damage(tmp_path: Path, field: str) 
     for wrong in ({}, {field: {"no": "sense"}} if field not in ("eni", "conceded_to") else {}):
         item = {key: value for key, value in data["claims"][0].items() if key != field} | wrong
         (tmp_path / FILE).write_text(json.dumps({**data, "claims": [item]}))
-        assert ClaimStore(str(tmp_path), "life").load() == {}
+        assert ClaimStore(str(tmp_path), "life").load(NOW) == {}
 
 
 def test_another_version_is_ignored(tmp_path: Path) -> None:
     ClaimStore(str(tmp_path), "life").save(CLAIMS)
     data = json.loads((tmp_path / FILE).read_text())
     (tmp_path / FILE).write_text(json.dumps({**data, "version": 99}))
-    assert ClaimStore(str(tmp_path), "life").load() == {}
+    assert ClaimStore(str(tmp_path), "life").load(NOW) == {}
 
 
 def test_nothing_is_written_while_nothing_changes(tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_nothing_is_written_while_nothing_changes(tmp_path: Path) -> None:
     store.save(dict(CLAIMS))
     assert not (tmp_path / FILE).exists()
     store.save({})
-    assert ClaimStore(str(tmp_path), "life").load() == {} and (tmp_path / FILE).exists()
+    assert ClaimStore(str(tmp_path), "life").load(NOW) == {} and (tmp_path / FILE).exists()
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +139,7 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
         store.save({})
-    assert ClaimStore(str(tmp_path), "life").load() == CLAIMS
+    assert ClaimStore(str(tmp_path), "life").load(NOW) == CLAIMS
 
 
 @pytest.mark.parametrize("needed", [True, False])
@@ -160,7 +161,7 @@ def test_a_directory_that_can_be_written_again_is(tmp_path: Path, caplog: pytest
     store.save(CLAIMS)
     (tmp_path / "dir").unlink()
     store.save(CLAIMS)
-    assert ClaimStore(str(tmp_path / "dir"), "life").load() == CLAIMS
+    assert ClaimStore(str(tmp_path / "dir"), "life").load(NOW) == CLAIMS
     (tmp_path / "dir").rename(tmp_path / "away")
     (tmp_path / "dir").write_text("in the way")
     store.save({})
@@ -169,4 +170,12 @@ def test_a_directory_that_can_be_written_again_is(tmp_path: Path, caplog: pytest
 
 def test_addresses_are_keys(tmp_path: Path) -> None:
     ClaimStore(str(tmp_path), "life").save(CLAIMS)
-    assert ip_address("192.168.0.1") in ClaimStore(str(tmp_path), "life").load()
+    assert ip_address("192.168.0.1") in ClaimStore(str(tmp_path), "life").load(NOW)
+
+
+def test_a_claim_of_the_future_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It would take nothing that EC2 shows for news, and write the same without end."""
+    ClaimStore(str(tmp_path), "life").save(CLAIMS)
+    assert ClaimStore(str(tmp_path), "life").load(8.0) == CLAIMS
+    assert ClaimStore(str(tmp_path), "life").load(7.9) == {}
+    assert warnings(caplog) == ["state unreadable"]

@@ -18,6 +18,7 @@ from vipmanager.claims import FILE, VERSION, ClaimStore
 from vipmanager.files import read_limited, write_atomically
 from vipmanager.model import Claim
 
+NOW = 100.0
 GOOD = {
     "address": "192.168.0.1", "eni": "eni-1", "placement": "host-route", "destination": "192.168.0.1/32", "since": 5.0,
     "held": {"rtb-1": 6.0}, "conceded_to": "", "conceded_at": 0.0, "vanished": None, "scope": None, "aimed": 0.0,
@@ -36,7 +37,7 @@ anything: st.SearchStrategy[Any] = st.recursive(
 
 def load(directory: Path) -> dict[Any, Claim]:
     """What a new process takes from it."""
-    return ClaimStore(str(directory), "life").load()
+    return ClaimStore(str(directory), "life").load(NOW)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,9 @@ def test_a_claim_of_any_values(directory: Path, changes: dict[str, Any]) -> None
     (directory / FILE).write_text(json.dumps({"version": VERSION, "life": "life", "claims": claims}))
     for claim in load(directory).values():
         assert claim.address in claim.destination
-        assert all(abs(at) < float("inf") for at in (claim.since, claim.conceded_at, *claim.held.values()))
+        times = (claim.since, claim.aimed, claim.conceded_at, claim.vanished or 0.0, *claim.held.values())
+        assert all(0.0 <= at <= NOW for at in times)
+        assert claim.destination.prefixlen > 0
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -83,7 +86,7 @@ NOT_FILES: dict[str, Callable[[Path], object]] = {
 def test_what_is_no_file_of_ours_is_lived_without(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     NOT_FILES[kind](tmp_path / FILE)
     store = ClaimStore(str(tmp_path), "life")
-    assert store.load() == {}
+    assert store.load(NOW) == {}
     store.save({})
     assert [record.getMessage() for record in caplog.records if record.getMessage() == "state unreadable"]
     if kind != "a directory":

@@ -398,7 +398,7 @@ def test_a_conceded_address_is_left_where_it_is(pods: Pods, tmp_path: Path) -> N
 
 
 def _claims(directory: Path) -> Any:
-    return ClaimStore(str(directory / "eni-1"), "life").load()
+    return ClaimStore(str(directory / "eni-1"), "life").load(float("inf"))
 
 
 def _all_held(directory: Path) -> bool:

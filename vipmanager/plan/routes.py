@@ -97,7 +97,8 @@ class Leftovers:
         self._observed, self._wanted = observed, wanted
         by_eni: dict[tuple[str, int], list[Claim]] = {}
         for claim in claims:
-            if claim.kind is not PlacementKind.ENI_ADDRESS and not claim.conceded_to:
+            routed = claim.kind is not PlacementKind.ENI_ADDRESS
+            if routed and not claim.conceded_to and claim.eni_id in observed.own:
                 by_eni.setdefault((claim.eni_id, claim.address.version), []).append(claim)
         self._found: dict[tuple[str, Network], _Left] = {}
         for (eni_id, _), members in by_eni.items():

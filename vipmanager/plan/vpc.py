@@ -162,6 +162,8 @@ def _withdraw(claim: Claim, wanted: bool, leftovers: Leftovers, observed: Observ
     if observed.at < due:
         draft.wake(due)
         return False
+    if claim.eni_id not in observed.own:  # of a file: the interface has gone since, or somebody else wrote it
+        return bool(observed.own) and not observed.pending
     if _routed(claim):
         if wanted:  # by others, so it stays; what lies inside does not, and only a claim tells that it is ours
             return observed.tables is not None and not leftovers.of(claim.address)
@@ -194,7 +196,8 @@ def plan_release(
         found = Leftovers(claims.values(), (), observed).withdrawals(confirmed_since)
         actions.update((action.key, action) for action in found)
     for claim in claims.values():
-        if config.release_on_exit and not claim.conceded_to and not _routed(claim) and claim.eni_id in observed.states:
+        own = claim.eni_id in observed.own and claim.eni_id in observed.states
+        if config.release_on_exit and not claim.conceded_to and not _routed(claim) and own:
             actions.update((action.key, action) for action in _unassign(claim, observed))
     return [actions[key] for key in sorted(actions)]
 

@@ -114,7 +114,7 @@ def _parse(item: dict[str, Any], now: float) -> Claim:
         scope=ip_network(str(item["scope"])) if item.get("scope") else None,  # not in a file of version 0.1
         aimed=_time(item.get("aimed", 0.0), now),
     )
-    for network in filter(None, (claim.destination, claim.scope)):
+    for network in (claim.destination, claim.scope or claim.destination):
         broadest = BROADEST_SUBNET[network.version] if claim.kind is PlacementKind.SUBNET_ROUTE else 1
         if claim.address not in network or network.prefixlen < broadest:
             raise ValueError(f"{network} is no destination of {claim.address}")

@@ -2,52 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
-from time import monotonic
+import io
+from http.client import HTTPResponse
 from typing import Any
 
-from vipmanager.clients.wire import TooLong
+from vipmanager.clients.wire import TooLong, after, left
 
 LONGEST = 64 << 20
-"""Bytes of an answer's body. 100 route tables, which are a page, with 1,000 routes each are 30 MB."""
+"""Bytes of an answer, its head included. 100 route tables, which are a page, with 1,000 routes each are 30 MB."""
 WITHIN = 60.0
-"""Seconds from an answer's head to its end."""
-_PART = 1 << 16
+"""Seconds from the request's last byte to the answer's."""
 
 
 def bound_answers(client: Any) -> None:
-    """Make a botocore client give up an answer that is longer, or takes longer: an HTTPClientError that says so.
+    """Make a botocore client give up an answer that is longer (HTTPClientError) or takes longer (ReadTimeoutError).
 
-    botocore has no public way to what reads the body: these are the classes from which its session makes its pools.
+    botocore has no public way to what reads from the socket: these are the classes from which its session makes its
+    pools, and they say which class reads an answer.
     """
     pools = client._endpoint.http_session._pool_classes_by_scheme
     for scheme, pool in pools.items():
-        pools[scheme] = _bounded(pool)
+        connection = type("Connection", (pool.ConnectionCls,), {"response_class": _Bounded})
+        pools[scheme] = type("Pool", (pool,), {"ConnectionCls": connection})
 
 
-def _bounded(pool: type[Any]) -> type[Any]:
-    class Bounded(pool):  # type: ignore[misc]
-        """The pool whose answers end."""
+class _Bounded(HTTPResponse):
+    """An answer that ends."""
 
-        def urlopen(self, *arguments: Any, **options: Any) -> Any:
-            """See urllib3; botocore reads the body by `stream`."""
-            answer = super().urlopen(*arguments, **options)
-            answer.stream = partial(_parts, answer, monotonic() + WITHIN)
-            return answer
-
-    return Bounded
+    def __init__(self, sock: Any, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        raw: Any = self.fp.detach()
+        self.fp = io.BufferedReader(_Reader(sock, raw))
 
 
-def _parts(answer: Any, deadline: float) -> Iterator[bytes]:
-    """The body as it comes. Raises TooLong, TimeoutError; the connection is closed then."""
-    room = LONGEST
-    while part := answer.read1(_PART):
-        room -= len(part)
-        if room < 0:
-            answer.close()
+class _Reader(io.RawIOBase):
+    """What comes from a socket; its own timeout begins anew with each byte."""
+
+    def __init__(self, sock: Any, raw: Any) -> None:
+        self._sock, self._raw = sock, raw
+        self._each, self._deadline, self._room = sock.gettimeout(), after(WITHIN), LONGEST
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what has come. Raises OSError, TimeoutError, TooLong."""
+        self._sock.settimeout(min(left(self._deadline), self._each or WITHIN))
+        count: int = self._raw.readinto(buffer)
+        self._room -= count
+        if self._room < 0:
             raise TooLong(f"an answer of more than {LONGEST} bytes")
-        if monotonic() > deadline:
-            answer.close()
-            raise TimeoutError(f"an answer that has not ended after {WITHIN:g} s")
-        yield part
+        return count
+
+    def close(self) -> None:
+        """Let the socket go, as its own file would."""
+        self._raw.close()
+        super().close()

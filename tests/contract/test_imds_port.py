@@ -213,6 +213,20 @@ def test_a_slow_answer_is_waited_for(lab: LabDiscovery) -> None:
     assert lab.port.region() == "us-east-2"
 
 
+def test_slow_answers_that_add_up_are_given_up(lab: LabDiscovery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each comes in time, but there are nine for each ENI, and EC2 would have told in one call."""
+    client = lab.client()
+    start = len(lab.imds.requests)
+    client.enis()
+    needed = len(lab.imds.requests) - start
+    monkeypatch.setattr(imds_client, "ALL_WITHIN", 0.25)
+    lab.imds.slow(0.1)
+    start = len(lab.imds.requests)
+    assert failure(client.enis) == "TimeoutError"
+    assert failure(client.region) == "TimeoutError", "nor is it asked anything else soon"
+    assert len(lab.imds.requests) - start <= 4 < needed
+
+
 @pytest.mark.parametrize("methods", [("PUT",), ()], ids=["hop limit of 1", "network policy"])
 def test_a_blocked_imds_is_given_up_and_not_asked_again(
     lab: LabDiscovery, methods: tuple[str, ...], monkeypatch: pytest.MonkeyPatch

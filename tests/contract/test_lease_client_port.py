@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -19,7 +20,7 @@ from lab.kube.backend import SERVER_ADDRESS
 from lab.kube.server import LeaseServer
 from tests.contract.lease_worlds import NAME, InNamespace, KubeHost, Watching
 from tests.contract.plain_authority import serve_with
-from vipmanager.clients.kube import LeaseClient, micro_time
+from vipmanager.clients.kube import LONGEST, LeaseClient, micro_time
 from vipmanager.errors import CallError, ErrorKind
 from vipmanager.model_node import Lease
 
@@ -37,6 +38,7 @@ class Canned:
     def __init__(self, directory: Path) -> None:
         self.code = 200
         self.body = json.dumps(RAW)
+        self.cut_off = threading.Event()
         self.requests: list[tuple[str, str, Mapping[str, str], Any]] = []
         self._server = Server(("127.0.0.1", 0), _CannedHandler, self)
         self._config = directory / "kubeconfig"
@@ -84,7 +86,11 @@ class _CannedHandler(Handler):
         canned: Canned = self.owner
         canned.requests.append((self.command, self.path, dict(self.headers), self.body()))
         if "watch=True" not in self.path or canned.code != 200:
-            self.answer(canned.code, canned.body.encode(), "application/json")
+            try:
+                self.answer(canned.code, canned.body.encode(), "application/json")
+            except OSError:
+                canned.cut_off.set()
+                raise
             return
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
@@ -151,6 +157,14 @@ def test_statuses(canned: Canned, verb: str, code: int, reason: str, kind: Error
     assert error.failure.code == reason
     assert error.failure.call == f"leases.coordination.k8s.io:{verb}"
     assert len(canned.requests) == 1, "no call is repeated"
+
+
+@pytest.mark.parametrize("code", [403, 500])
+def test_a_refusal_without_end_is_not_read_to_it(canned: Canned, code: int) -> None:
+    canned.code, canned.body = code, " " * (32 * LONGEST)
+    failed = fails(ErrorKind.DENIED if code == 403 else ErrorKind.RETRY, canned.client().read)
+    assert failed.failure.code == f"HTTP{code}"
+    assert canned.cut_off.wait(20.0)
 
 
 def test_an_update_is_classified_too(canned: Canned) -> None:

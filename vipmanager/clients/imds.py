@@ -11,7 +11,9 @@ import re
 import socket
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from ipaddress import ip_network
+from math import inf
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +30,8 @@ DEFAULT_ENDPOINT = "http://169.254.169.254"
 IPV6_ENDPOINT = "http://[fd00:ec2::254]"
 TIMEOUT = 1.0
 """Seconds for connecting and for each answer; with a hop limit of 1 the token's answer never comes."""
+ALL_WITHIN = 2.0
+"""Seconds for everything about the ENIs, nine requests for each: after that EC2 is asked, which is one or two calls."""
 ATTEMPTS = 2
 TOKEN_TTL = 21600
 DOWN_FOR = 30.0
@@ -56,6 +60,7 @@ class ImdsClient:
         self._connection: http.client.HTTPConnection | None = None
         self._socket: socket.socket | None = None
         self._token = ""
+        self._until = inf
         self._down: tuple[float, CallError] | None = None
 
     def region(self) -> str:
@@ -65,11 +70,20 @@ class ImdsClient:
 
     def enis(self) -> Mapping[str, Eni]:
         """See DiscoveryPort."""
-        with self._lock:
+        with self._lock, self._all_within(ALL_WITHIN):
             macs = [line.strip().strip("/").lower() for line in self._get(MACS).splitlines()]
             if len(macs) > MOST_ENIS or not all(_MAC.fullmatch(mac) for mac in macs if mac):
                 raise _bad_answer(MACS, f"{len(macs)} lines that are no list of MACs")
             return {mac: self._eni(mac) for mac in macs if mac}
+
+    @contextmanager
+    def _all_within(self, seconds: float) -> Iterator[None]:
+        """Slow answers, each of them in time, are not to add up."""
+        self._until = after(seconds)
+        try:
+            yield
+        finally:
+            self._until = inf
 
     def _eni(self, mac: str) -> Eni:
         def fact(name: str) -> str:
@@ -121,7 +135,7 @@ class ImdsClient:
                 status, text = self._request("GET", path, {"X-aws-ec2-metadata-token": self._token})
             except (OSError, TooLong, http.client.HTTPException, ValueError) as error:  # the last: no URL
                 self._close()
-                if last:
+                if last or monotonic() >= self._until:
                     unreachable = _failure(ErrorKind.RETRY, type(error).__name__, f"{path}: {str(error)[:200]}")
                     self._down = (monotonic() + DOWN_FOR, unreachable)
                     raise unreachable from error
@@ -163,7 +177,7 @@ class ImdsClient:
             self._connection = http.client.HTTPConnection(host, port, timeout=self._timeout)
             self._connection.connect()
             self._socket = self._connection.sock
-        wire: Any = Wire(self._socket, after(self._timeout), ANSWER_LIMIT)
+        wire: Any = Wire(self._socket, min(after(self._timeout), self._until), ANSWER_LIMIT)
         self._connection.sock = wire
         return self._connection
 

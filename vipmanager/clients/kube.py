@@ -192,6 +192,7 @@ class LeaseClient:
             raise _unusable("Configuration", str(error), remedy) from None
         api = client.ApiClient(configuration)
         _be_lenient(api.rest_client.pool_manager.connection_pool_kw)
+        _bound_refusals(api.rest_client.pool_manager)
         return client.CoordinationV1Api(api)
 
     def _configure(self, configuration: Any) -> None:
@@ -307,6 +308,20 @@ def _status(code: int, reason: str, body: object) -> Mapping[str, Any]:
 
 def _unusable(code: str, text: str, remedy: str) -> CallError:
     return CallError(Failure(ErrorKind.INVALID, "kubernetes client", code, text, remedy))
+
+
+def _bound_refusals(pool: Any) -> None:
+    """The client puts the whole body of an answer that is no success into its exception, however long it is."""
+    request = pool.request
+
+    def bounded(*arguments: Any, **options: Any) -> Any:
+        response = request(*arguments, **options)
+        if not 200 <= response.status < 300:
+            response._body = response.read(LONGEST, decode_content=True)  # what `data` shows once it is read
+            response.close()
+        return response
+
+    pool.request = bounded
 
 
 def _body(response: Any) -> bytes:

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import boto3
@@ -25,7 +26,8 @@ from botocore.exceptions import ClientError
 NO_MANAGE = "node.k8s.amazonaws.com/no_manage"
 GROUP, NODE, INDEX = "multus/node-group", "multus/node", "multus/index"
 
-# Calling again cannot help: the node is given up at once, and the group launches another.
+# Calling again cannot help: the node is given up at once, and the group launches another. A denial is not among them:
+# IAM is "eventually consistent" as well, and a policy of the same stack may be seconds old.
 HOPELESS = {
     "AttachmentLimitExceeded",  # the instance type has fewer ENIs (EC2 user guide, "Maximum IP addresses")
     "IdempotentParameterMismatch",
@@ -35,10 +37,10 @@ HOPELESS = {
     "InvalidParameterCombination",  # subnet and node in different Availability Zones
     "InvalidSecurityGroupID.NotFound",
     "InvalidSubnetID.NotFound",
-    "UnauthorizedOperation",
 }
 GONE = {"InvalidNetworkInterfaceID.NotFound"}
 RESERVE_MS = 15_000  # what is kept of Lambda's time to end in order
+PAUSES = (0.5, 1, 2, 4, 8, 14.5)  # s; what EC2 has made may be unknown to its other calls for a while
 
 Event = dict[str, Any]  # the `detail` of an event
 Eni = dict[str, Any]  # as EC2 describes it
@@ -128,10 +130,12 @@ def attach(node: str, index: int, eni: Eni, context: Any) -> None:
     """Attach the ENI and set its attributes, one a call as EC2 wants it; returns when it is attached."""
     eni_id = eni["NetworkInterfaceId"]
     if eni.get("SourceDestCheck", True):  # packets of floating addresses carry none of the ENI's own
-        ec2.modify_network_interface_attribute(NetworkInterfaceId=eni_id, SourceDestCheck={"Value": False})
+        change = {"NetworkInterfaceId": eni_id, "SourceDestCheck": {"Value": False}}
+        known(context, ec2.modify_network_interface_attribute, **change)
     if not eni.get("Attachment"):
         try:
-            ec2.attach_network_interface(NetworkInterfaceId=eni_id, InstanceId=node, DeviceIndex=index)
+            where = {"NetworkInterfaceId": eni_id, "InstanceId": node, "DeviceIndex": index}
+            known(context, ec2.attach_network_interface, **where)
         except ClientError:
             if not held(eni_id).get("InstanceId"):  # not attached by another call of this event
                 raise
@@ -143,6 +147,20 @@ def attach(node: str, index: int, eni: Eni, context: Any) -> None:
         raise RuntimeError(f"{eni_id} is attached elsewhere: {attachment}")
     keep_with_node(eni_id, attachment)
     log.info("attached eni=%s node=%s index=%s", eni_id, node, index)
+
+
+def known(context: Any, call: Callable[..., Any], **given: Any) -> None:
+    """Make a call about an ENI made just now, again for 30 s while EC2 does not know it yet (EC2 developer guide,
+    "Eventual consistency"); Lambda's own retry would come after a minute."""
+    for pause in PAUSES:
+        try:
+            call(**given)
+            return
+        except ClientError as error:
+            if code_of(error) not in GONE or context.get_remaining_time_in_millis() < RESERVE_MS + 1000 * pause:
+                raise
+        time.sleep(pause)
+    call(**given)
 
 
 def keep_with_node(eni_id: str, attachment: dict[str, Any]) -> None:

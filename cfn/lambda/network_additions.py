@@ -1,7 +1,9 @@
-"""Custom resources for what CloudFormation has no type for: subnet CIDR reservations, tags on others' route tables.
+"""Custom resources: CIDR reservations of the floating subnets, and tags on route tables that are not the stack's.
 
-Events and answers: CloudFormation user guide, "Custom resource request types" and "response objects". A call that is
-not answered leaves the stack waiting for an hour, so every outcome is answered, and each call may come twice.
+CloudFormation has no type for such tags, and AWS::EC2::SubnetCidrReservation is younger than this and unknown to the
+tools that check the templates (docs/release.md). Events and answers: CloudFormation user guide, "Custom resource
+request types" and "response objects". A call that is not answered leaves the stack waiting for an hour, so every
+outcome is answered, and each call may come twice. What is to be taken away and is gone is done.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from __future__ import annotations
 import json
 import logging
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 import boto3
+from botocore.exceptions import ClientError
 
 Event = dict[str, Any]
 
@@ -43,13 +47,11 @@ def respond(url: str, body: bytes) -> None:
 def reservation(event: Event) -> str:
     """Reserve a CIDR of a subnet, so that EC2 gives none of its addresses away ("explicit"). Returns its id."""
     subnet, cidr = event["ResourceProperties"]["SubnetId"], event["ResourceProperties"]["Cidr"]
-    there = ec2.get_subnet_cidr_reservations(SubnetId=subnet)["SubnetIpv4CidrReservations"]
     if event["RequestType"] == "Delete":
-        for each in there:
-            if each["SubnetCidrReservationId"] == event["PhysicalResourceId"]:
-                ec2.delete_subnet_cidr_reservation(SubnetCidrReservationId=each["SubnetCidrReservationId"])
+        if event["PhysicalResourceId"] != "none":  # "none" was never made
+            unless_gone(ec2.delete_subnet_cidr_reservation, SubnetCidrReservationId=event["PhysicalResourceId"])
         return event["PhysicalResourceId"]
-    for each in there:
+    for each in ec2.get_subnet_cidr_reservations(SubnetId=subnet)["SubnetIpv4CidrReservations"]:
         if each["Cidr"] == cidr:
             return each["SubnetCidrReservationId"]
     made = ec2.create_subnet_cidr_reservation(
@@ -68,10 +70,30 @@ def route_table_tags(event: Event) -> str:
     for tag in tagged:
         ec2.create_tags(Resources=[tag[0]], Tags=[{"Key": tag[1], "Value": tag[2]}])
     kept = {(table, key) for table, key, _ in tagged}
+    there = existing([table for table, _, _ in stale])
     for table, key, value in stale:
-        if (table, key) not in kept:
-            ec2.delete_tags(Resources=[table], Tags=[{"Key": key, "Value": value}])
+        if table in there and (table, key) not in kept:
+            unless_gone(ec2.delete_tags, Resources=[table], Tags=[{"Key": key, "Value": value}])
     return f"{event['LogicalResourceId']}-{event['StackId'].rpartition('/')[2]}"
+
+
+def existing(tables: list[str]) -> set[str]:
+    """Those that are there. Of one that is gone IAM knows no VPC, and would deny the call; a filter passes over it."""
+    if not tables:
+        return set()
+    pages = ec2.get_paginator("describe_route_tables").paginate(Filters=[{"Name": "route-table-id", "Values": tables}])
+    return {table["RouteTableId"] for page in pages for table in page["RouteTables"]}
+
+
+def unless_gone(call: Callable[..., Any], **given: Any) -> None:
+    """Take something away; that it, or what it was on, is not there any more is as good ("Error codes for the Amazon
+    EC2 API": they all end so)."""
+    try:
+        call(**given)
+    except ClientError as error:
+        if not error.response["Error"]["Code"].endswith(".NotFound"):
+            raise
+        log.info("gone already: %s", error)
 
 
 def tags_of(properties: dict[str, Any] | None) -> list[tuple[str, str, str]]:

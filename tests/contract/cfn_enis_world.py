@@ -50,6 +50,7 @@ class World:
     subnets: list[str]  # of the ENIs
     group: str
     node: str
+    slept: list[float]  # s, each pause of the function
     pending: dict[str, Any] = field(default_factory=dict)  # `detail` of the launch event
 
     def call(self, detail: dict[str, Any], context: Context | None = None) -> None:
@@ -117,16 +118,19 @@ def world(endpoint: int, function: ModuleType, monkeypatch: pytest.MonkeyPatch) 
         ec2.keys.add(KEY)
         ec2.serve("127.0.0.1", endpoint)
 
+        slept: list[float] = []
+
         def sleep(seconds: float) -> None:
+            slept.append(seconds)
             ec2.hurry()
             time.sleep(0.001)
 
         monkeypatch.setattr(function, "time", SimpleNamespace(sleep=sleep))
-        yield build(ec2, function, groups)
+        yield build(ec2, function, groups, slept)
     groups.remove(function.autoscaling)
 
 
-def build(ec2: LabEc2, function: ModuleType, groups: AutoScaling) -> World:
+def build(ec2: LabEc2, function: ModuleType, groups: AutoScaling, slept: list[float]) -> World:
     """Make the VPC, give the function's key its policy, and launch a node."""
     admin = ec2.admin()
     vpc = admin.create_vpc(CidrBlock="10.10.0.0/16")["Vpc"]["VpcId"]
@@ -144,7 +148,7 @@ def build(ec2: LabEc2, function: ModuleType, groups: AutoScaling) -> World:
     document = stack.property("EniFunctionPolicy", "PolicyDocument")
     known = [each for each in document["Statement"] if each["Sid"] != "Groups"]  # of Auto Scaling the lab has no rules
     ec2.policies.attach(KEY.access_key, {**document, "Statement": known})
-    world = World(ec2, function, groups, vpc, subnets, group, run(ec2, own))
+    world = World(ec2, function, groups, vpc, subnets, group, run(ec2, own), slept)
     world.pending = pending(world)
     return world
 

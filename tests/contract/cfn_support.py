@@ -62,7 +62,7 @@ class Stack:
         return bool(self.resolve(self.body["Conditions"][condition]))
 
     def resolve(self, node: Any) -> Any:
-        """The node with every function replaced by its value; of a GetAtt, `given["Resource.Attribute"]`."""
+        """The node with every function replaced by its value; of a GetAtt or ValueOf, `given["Name.Attribute"]`."""
         if isinstance(node, list):
             resolved = [self.resolve(each) for each in node]
             return [each for each in resolved if each != "AWS::NoValue"]
@@ -73,6 +73,12 @@ class Stack:
             if known := _FUNCTIONS.get(function):
                 return known(self, argument)
         return {key: self.resolve(value) for key, value in node.items()}
+
+    def refused(self) -> list[str]:
+        """The descriptions of the rules' assertions that fail."""
+        rules = [each for each in self.body.get("Rules", {}).values() if self.resolve(each.get("RuleCondition", True))]
+        asserted = [each for rule in rules for each in rule["Assertions"]]
+        return [each["AssertDescription"] for each in asserted if not self.resolve(each["Assert"])]
 
     def ref(self, name: str) -> Any:
         """The value of a parameter, or a resource's name; that of a parameter without a value is its own."""
@@ -100,6 +106,12 @@ _FUNCTIONS: Mapping[str, Callable[[Stack, Any], Any]] = {
     "Fn::Equals": lambda stack, parts: str(stack.resolve(parts[0])) == str(stack.resolve(parts[1])),
     "Fn::Not": lambda stack, parts: not stack.resolve(parts[0]),
     "Fn::Or": lambda stack, parts: any(map(stack.resolve, parts)),
+    "Fn::EachMemberEquals": lambda stack, parts: set(stack.resolve(parts[0])) == {stack.resolve(parts[1])},
+    "Fn::EachMemberIn": lambda stack, parts: set(stack.resolve(parts[0])) <= set(stack.resolve(parts[1])),
+    "Fn::RefAll": lambda stack, kind: [
+        stack.ref(name) for name, each in stack.body["Parameters"].items() if each["Type"] == kind
+    ],
+    "Fn::ValueOf": lambda stack, parts: stack.given[".".join(parts)],
     "Fn::GetAtt": lambda stack, parts: stack.given.get(".".join(parts), ".".join(parts)),
     "Fn::Base64": lambda stack, text: stack.resolve(text),
 }

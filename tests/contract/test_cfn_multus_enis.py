@@ -167,11 +167,26 @@ def test_a_subnet_of_another_zone(world: World) -> None:
     abandoned(world)
 
 
-def test_no_permission(world: World) -> None:
+def test_a_permission_that_comes_later(world: World) -> None:
+    """IAM is eventually consistent: a denial may be the policy's youth."""
     world.ec2.faults.deny("ec2:AttachNetworkInterface")
-    world.launch()
-    abandoned(world)
-    assert world.groups.results[0] == (world.node, "ABANDON")
+    with pytest.raises(ClientError, match="UnauthorizedOperation"):
+        world.launch()
+    assert world.groups.results == []
+    world.ec2.faults.allow_all()
+    world.launch()  # Lambda's retry
+    world.check_ready()
+
+
+def test_no_permission(world: World) -> None:
+    """Nothing is left when the hook's time is over, which abandons the node."""
+    world.ec2.faults.deny("ec2:AttachNetworkInterface")
+    for _ in range(3):
+        with pytest.raises(ClientError, match="UnauthorizedOperation"):
+            world.launch()
+    world.call(world.groups.wait(world.node, "Terminating:Wait"))
+    world.end()
+    assert world.enis() == []
 
 
 def test_a_device_index_that_somebody_else_took(world: World) -> None:

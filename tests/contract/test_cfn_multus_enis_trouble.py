@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 
-from tests.contract.cfn_enis_world import LAUNCH_CALLS, World, function, world
+from tests.contract.cfn_enis_world import LAUNCH_CALLS, Context, World, function, world
 from tests.contract.ec2_fixtures import endpoint, module_patch
 
 __all__ = ["endpoint", "function", "module_patch", "world"]
@@ -129,6 +129,39 @@ def test_a_node_may_end_though_its_enis_cannot_be_deleted(world: World) -> None:
     world.end()
     world.sweep()
     assert world.enis() == []
+
+
+# EC2 does not know at once what it has made ("eventual consistency") -------------------------------------------------
+
+UNKNOWN = "InvalidNetworkInterfaceID.NotFound"
+LATE = ["ModifyNetworkInterfaceAttribute", "AttachNetworkInterface"]
+
+
+@pytest.mark.parametrize("action", LATE)
+def test_an_eni_that_is_known_late(world: World, action: str) -> None:
+    world.ec2.faults.fail(action, UNKNOWN, times=3, status=400)
+    world.launch()  # in this call, not in Lambda's next after a minute
+    world.check_ready()
+    assert world.groups.results == [(world.node, "CONTINUE")]
+    assert world.slept[:3] == [0.5, 1, 2]
+
+
+@pytest.mark.parametrize("action", LATE)
+def test_an_eni_that_is_never_known(world: World, action: str) -> None:
+    world.ec2.faults.fail(action, UNKNOWN, times=None, status=400)
+    with pytest.raises(ClientError, match=UNKNOWN):
+        world.launch()
+    assert sum(world.slept) == 30
+    world.ec2.faults.clear()
+    world.launch()
+    world.check_ready()
+
+
+def test_lambdas_time_is_not_slept_away(world: World) -> None:
+    world.ec2.faults.fail("AttachNetworkInterface", UNKNOWN, times=None, status=400)
+    with pytest.raises(ClientError, match=UNKNOWN):
+        world.call(world.pending, Context(questions=2))
+    assert world.slept == [0.5]
 
 
 # The schedule --------------------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def world(endpoint: int, function: ModuleType) -> Iterator[World]:
             "VpcId": vpc,
         }
         document = Stack(template("network.yaml"), given).property("AdditionsPolicy", "PolicyDocument")
-        mine = [each for each in document["Statement"] if each["Sid"] == "Reservations"]
+        mine = [each for each in document["Statement"] if each["Sid"] in ("Reservations", "RouteTables")]
         # The lab knows no ForAllValues for DeleteTags; the tags' statement is checked by the template's test alone.
         tags = {"Effect": "Allow", "Action": ["ec2:CreateTags", "ec2:DeleteTags"], "Resource": "*"}
         ec2.policies.attach(KEY.access_key, {"Version": "2012-10-17", "Statement": [*mine, tags]})
@@ -159,6 +159,34 @@ def test_route_tables_are_tagged_as_long_as_the_stack_says(world: World) -> None
     assert (world.tagged(), world.tagged("routes")) == ({}, {first: "other"})
     world.ask("RouteTableTags", "Delete", renamed, **more)
     assert world.tagged("routes") == {}
+
+
+def test_what_is_gone_can_be_taken_away(world: World) -> None:
+    """Somebody deleted the subnet and the tables: the stack must not hang on them."""
+    admin, tag = world.ec2.admin(), {"Key": "vipmanager", "Value": "floating"}
+    reserved = {"SubnetId": world.subnet, "Cidr": CIDR}
+    made = world.ask("SubnetCidrReservation", "Create", reserved)
+    first, second = world.tables
+    both = {"RouteTableIds": [first, second], **tag}
+    world.ask("RouteTableTags", "Create", both)
+    admin.delete_subnet(SubnetId=world.subnet)
+    admin.delete_route_table(RouteTableId=first)
+    more = {"PhysicalResourceId": made["PhysicalResourceId"]}
+    assert world.ask("SubnetCidrReservation", "Delete", reserved, **more)["Status"] == "SUCCESS"
+    mark = world.ec2.mark()
+    assert world.ask("RouteTableTags", "Delete", both, PhysicalResourceId="tags")["Status"] == "SUCCESS"
+    untagged = [call for call in world.ec2.calls_since(mark) if call.action == "DeleteTags"]
+    assert len(untagged) == 1, "only of the one that is there: IAM would deny the other"
+    left = admin.describe_route_tables(RouteTableIds=[second])["RouteTables"]
+    assert left[0]["Tags"] == []
+
+
+@pytest.mark.parametrize(("code", "status"), [("InvalidRouteTableID.NotFound", "SUCCESS"), ("InternalError", "FAILED")])
+def test_a_table_that_goes_meanwhile(world: World, code: str, status: str) -> None:
+    given = {"RouteTableIds": world.tables, "Key": "vipmanager", "Value": "floating"}
+    world.ask("RouteTableTags", "Create", given)
+    world.ec2.faults.fail("DeleteTags", code, status=400)
+    assert world.ask("RouteTableTags", "Delete", given, PhysicalResourceId="tags")["Status"] == status
 
 
 def test_no_route_tables(world: World) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
+from moto.iam.models import ManagedPolicy
 
 from tests.contract.cfn_support import CFN, template
 from vipmanager import iam
@@ -26,10 +27,17 @@ from vipmanager.config import load
 REGION, ACCOUNT = "us-east-2", "123456789012"
 IMAGE = "ami-0123456789abcdef0"
 CIDRS = {
-    f"MultusCidr{zone}{index}": f"10.10.{number}.0/24"
-    for number, (zone, index) in enumerate(("A1", "A2", "B1", "B2"), 1)
+    "MultusCidrA1": "10.10.11.0/24",
+    "MultusCidrA2": "10.10.12.0/24",
+    "MultusCidrB1": "10.10.21.0/24",
+    "MultusCidrB2": "10.10.22.0/24",
 }
-CLUSTER = {"ClusterName": "lab", "ApiServerEndpoint": "https://lab.eks.amazonaws.com", "CertificateAuthority": "Q0E="}
+CLUSTER = {
+    "ClusterName": "lab",
+    "ApiServerEndpoint": "https://lab.eks.amazonaws.com",
+    "CertificateAuthority": "Q0E=",
+    "MaxPods": "30",
+}
 
 
 @dataclass
@@ -54,7 +62,7 @@ class Account:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what it does not make; the module's docstring names it
             self.api("cloudformation").create_stack(
-                StackName=name, TemplateBody=for_moto(name), Parameters=given, Capabilities=["CAPABILITY_IAM"]
+                StackName=name, TemplateBody=for_moto(name), Parameters=given, Capabilities=["CAPABILITY_NAMED_IAM"]
             )
         return self.outputs(name)
 
@@ -89,7 +97,20 @@ def for_moto(name: str) -> str:
 
 
 @pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+def policy_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CloudFormation takes a policy as JSON text too; moto would quote it again."""
+    make = ManagedPolicy.create_from_cloudformation_json
+
+    def create(name: str, body: dict[str, Any], account_id: str, region_name: str, **kwargs: Any) -> ManagedPolicy:
+        document = json.loads(body["Properties"]["PolicyDocument"])
+        parsed = {**body, "Properties": {**body["Properties"], "PolicyDocument": document}}
+        return make(name, parsed, account_id, region_name, **kwargs)
+
+    monkeypatch.setattr(ManagedPolicy, "create_from_cloudformation_json", create)
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch, policy_as_text: None) -> Iterator[Account]:
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     with mock_aws(config={"lambda": {"use_docker": False}}):
@@ -121,10 +142,10 @@ def test_the_network_for_addresses_outside_the_vpc(account: Account) -> None:
     assert account.status("network") == "CREATE_COMPLETE"
     subnets = account.subnets()
     assert {cidr: subnets[cidr]["AvailabilityZone"] for cidr in CIDRS.values()} == {
-        "10.10.1.0/24": "us-east-2a",
-        "10.10.2.0/24": "us-east-2a",
-        "10.10.3.0/24": "us-east-2b",
-        "10.10.4.0/24": "us-east-2b",
+        "10.10.11.0/24": "us-east-2a",
+        "10.10.12.0/24": "us-east-2a",
+        "10.10.21.0/24": "us-east-2b",
+        "10.10.22.0/24": "us-east-2b",
     }
     ids = [subnets[cidr]["SubnetId"] for cidr in CIDRS.values()]
     assert f"{outputs['MultusSubnetsA']},{outputs['MultusSubnetsB']}".split(",") == ids
@@ -147,7 +168,8 @@ def test_the_roles(account: Account, identity: str) -> None:
     assert account.status("iam") == "CREATE_COMPLETE"
     api = account.api("iam")
     version = api.get_policy_version(PolicyArn=outputs["VipmanagerPolicy"], VersionId="v1")["PolicyVersion"]
-    assert version["Document"] == iam.policy(load({}), "sidecar", iam.Scope(REGION, ACCOUNT, account.vpc))
+    tagged = load({"VPCRTTag": "vipmanager=floating"})
+    assert version["Document"] == iam.policy(tagged, "sidecar", iam.Scope(REGION, ACCOUNT, account.vpc))
     name = outputs["VipmanagerRole"].rpartition("/")[2]
     trust = api.get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
     trust = json.loads(trust) if isinstance(trust, str) else trust
@@ -158,6 +180,7 @@ def test_the_roles(account: Account, identity: str) -> None:
     }
     assert trust["Statement"][0]["Action"] == actions[identity]
     assert (outputs["VipmanagerRole"] == outputs["NodeRole"]) == (identity == "Node")
+    assert (name == "vipmanager") == (identity != "Node")
 
 
 @pytest.fixture

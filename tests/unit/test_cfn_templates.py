@@ -1,12 +1,11 @@
-"""The CloudFormation templates: linted, in step with lambda/ and vipmanager, and what the nodes are told."""
+"""The CloudFormation templates: linted, in step with lambda/, vipmanager and samples/, and what they refuse."""
 
 from __future__ import annotations
 
-import email
+import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from cfn import embed
 from tests.contract.cfn_support import CFN, Stack, template
 from vipmanager import iam
 from vipmanager.config import load
+from vipmanager.manifest import read_configmap
 
 TEMPLATES = ["iam.yaml", "network.yaml", "nodegroup.yaml"]
 FUNCTIONS = {
@@ -113,9 +113,40 @@ def of_iam(**given: str) -> Stack:
 
 
 @pytest.mark.parametrize("mode", ["init", "sidecar"])
-def test_vipmanager_may_do_what_iam_policy_prints(mode: str) -> None:
-    policy = of_iam(Mode=mode).property("VipmanagerPolicy", "PolicyDocument")
-    assert policy == iam.policy(load({}), mode, SCOPE)
+@pytest.mark.parametrize(
+    ("given", "setting"),
+    [
+        ({}, "vipmanager=floating"),
+        ({"RouteTableTagKey": "routes", "RouteTableTagValue": "pods"}, "routes=pods"),
+        ({"RouteTableTagKey": ""}, "ALL"),
+    ],
+)
+def test_vipmanager_may_do_what_iam_policy_prints(mode: str, given: dict[str, str], setting: str) -> None:
+    policy = json.loads(of_iam(Mode=mode, **given).property("VipmanagerPolicy", "PolicyDocument"))
+    assert policy == iam.policy(load({"VPCRTTag": setting}), mode, SCOPE)
+
+
+@pytest.mark.parametrize("name", ["vipmanager-cm.yaml", "vipmanager-cm-vpc.yaml"])
+def test_the_quick_starts_settings_need_no_more(name: str) -> None:
+    """docs/eks.md: what `vipmanager iam-policy` prints is what the stack's role has."""
+    settings = {**read_configmap(str(CFN.parent / "samples" / name)), "VPCRTTag": "vipmanager=floating"}
+    policy = json.loads(of_iam().property("VipmanagerPolicy", "PolicyDocument"))
+    assert policy == iam.policy(load(settings), "sidecar", SCOPE)
+
+
+def test_the_stacks_have_one_tag() -> None:
+    """What network.yaml puts on the tables, iam.yaml lets vipmanager write to."""
+    network, roles = template("network.yaml")["Parameters"], template("iam.yaml")["Parameters"]
+    for name in ("RouteTableTagKey", "RouteTableTagValue"):
+        assert network[name]["Default"] == roles[name]["Default"]
+
+
+@pytest.mark.parametrize("role", ["PodIdentityRole", "IrsaRole"])
+def test_the_samples_name_the_role(role: str) -> None:
+    sample = yaml.safe_load((CFN.parent / "samples/common/serviceaccount-irsa.yaml").read_text())
+    arn = sample["metadata"]["annotations"]["eks.amazonaws.com/role-arn"]
+    assert arn.rpartition("/")[2] == of_iam().property(role, "RoleName")
+    assert of_iam(RoleName="other").property(role, "RoleName") == "other"
 
 
 @pytest.mark.parametrize(
@@ -164,13 +195,6 @@ def launch(**given: Any) -> dict[str, Any]:
     return dict(stack.property("NodeLaunchTemplate", "LaunchTemplateData"))
 
 
-def parts(**given: Any) -> list[tuple[str, str]]:
-    """The user data's parts: content type and text."""
-    message = email.message_from_string(launch(**given)["UserData"])
-    assert message.is_multipart()
-    return [(part.get_content_type(), str(part.get_payload())) for part in message.get_payload()]
-
-
 def test_vipmanager_finds_the_route_table_by_the_tag_that_the_stack_says() -> None:
     stack = Stack(template("network.yaml"), {**PSEUDO, "RouteTableTagKey": "routes", "RouteTableTagValue": "pods"})
     selector = load({"VPCRTTag": stack.resolve(stack.body["Outputs"]["VPCRTTag"]["Value"])}).route_tables
@@ -193,25 +217,6 @@ def test_imds_is_version_2_and_two_hops_away() -> None:
     }
 
 
-@pytest.mark.parametrize(("given", "kubelet"), [({}, {}), ({"MaxPods": "44"}, {"maxPods": 44})])
-def test_nodeadm_is_told_of_the_cluster(given: dict[str, str], kubelet: dict[str, int]) -> None:
-    kind, text = parts(**given)[0]
-    assert kind == "application/node.eks.aws"
-    assert yaml.safe_load(text) == {
-        "apiVersion": "node.eks.aws/v1alpha1",
-        "kind": "NodeConfig",
-        "spec": {
-            "cluster": {
-                "name": "lab",
-                "apiServerEndpoint": "https://lab.eks.amazonaws.com",
-                "certificateAuthority": "Q0E=",
-                "cidr": "10.100.0.0/16",
-            },
-            "kubelet": {"flags": ["--node-labels=multus=true"], "config": kubelet},
-        },
-    }
-
-
 def test_all_zones_have_the_same_nodes() -> None:
     body = template("nodegroup.yaml")
     groups = {
@@ -225,47 +230,6 @@ def test_all_zones_have_the_same_nodes() -> None:
     assert {text.replace("'Condition': 'ThirdZone', ", "") for text in texts} == {min(texts, key=len)}
 
 
-IMDS = {"02:00:00:00:00:05": "0", "02:00:00:00:00:06": "1", "02:00:00:00:00:07": "2"}
-LINKS = {"ens5": "02:00:00:00:00:05", "ens6": "02:00:00:00:00:07", "ens7": "02:00:00:00:00:06"}
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Path]:
-    """A place for stand-ins of the programs that the nodes' script calls; what it did is in `did`."""
-    programs = {
-        # Answers as IMDSv2: by the URL's end, and nothing without the token.
-        "curl": 'case "$*" in *"PUT"*) echo token; exit;; *"-token: token"*) ;; *) exit 22;; esac\n'
-        'case "${*: -1}" in\n'
-        + "".join(f"*/{mac}/device-number) printf {index} ;;\n" for mac, index in IMDS.items())
-        + "*/macs/) printf '"
-        + "".join(f"{mac}/\\n" for mac in IMDS)
-        + "' ;;\n*) exit 22 ;;\nesac\n",
-        "ip": 'case "$*" in "-o link")\n'
-        + "".join(
-            f'echo "{number}: {name}: <BROADCAST> mtu 1500 state DOWN \\    link/ether {mac} brd ff:ff:ff:ff:ff:ff"\n'
-            for number, (name, mac) in enumerate(LINKS.items(), 2)
-        )
-        + f'exit;; esac\necho "ip $*" >> {tmp_path}/did\n',
-        "networkctl": f'echo "networkctl $*" >> {tmp_path}/did\n',
-        "sleep": "exit 0\n",
-    }
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "network").mkdir()
-    for name, text in programs.items():
-        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}")
-        (tmp_path / "bin" / name).chmod(0o755)
-    yield tmp_path
-
-
-def boot(node: Path, patience: int = 600, **given: Any) -> subprocess.CompletedProcess[str]:
-    """Run the nodes' script with the stand-ins, and folders of its own; `patience` (s) in place of its own."""
-    kind, script = parts(**given)[1]
-    assert kind == "text/x-shellscript"
-    assert "-lt 600" in script
-    text = script.replace("/etc/systemd/network", str(node / "network")).replace("-lt 600", f"-lt {patience}")
-    return run(text, node / "bin")
-
-
 def run(text: str, programs: Path) -> subprocess.CompletedProcess[str]:
     """Run a script of bash's, with these programs before the system's."""
     path = f"{programs}:{os.environ['PATH']}"
@@ -273,28 +237,101 @@ def run(text: str, programs: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env={"PATH": path}, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_enis_are_named_by_device_index(node: Path) -> None:
-    done = boot(node)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (node / "did").read_text().splitlines() == [
-        "ip link set dev ens7 down",
-        "ip link set dev ens7 name eth1",
-        "ip link set dev eth1 mtu 9001 up",
-        "ip link set dev ens6 down",
-        "ip link set dev ens6 name eth2",
-        "ip link set dev eth2 mtu 9001 up",
-        "networkctl reload",
-    ]
-    files = {path.name: path.read_text() for path in (node / "network").iterdir()}
-    assert files["10-multus-eth1.link"] == "[Match]\nPermanentMACAddress=02:00:00:00:00:06\n[Link]\nName=eth1\n"
-    assert "PermanentMACAddress=02:00:00:00:00:07\n" in files["10-multus-eth2.network"]
-    assert "\n[Network]\nDHCP=no\n" in files["10-multus-eth2.network"]
-    assert len(files) == 4
+# What is refused before anything is made -----------------------------------------------------------------------------
+
+ZONES = {"NodeSubnetA": "a", "NodeSubnetB": "b", "MultusSubnetsA": ["a", "a"], "MultusSubnetsB": ["b", "b"]}
 
 
-def test_a_node_says_which_eni_it_missed(node: Path) -> None:
-    done = boot(node, patience=0, MultusSubnetsA=[*SUBNETS, "subnet-3"])
-    assert (done.returncode, done.stderr) == (1, "no ENI at device index 3\n")
+def refused(zones: dict[str, Any], vpcs: dict[str, Any]) -> list[str]:
+    """What nodegroup.yaml says of subnets in these zones and VPCs."""
+    known = {f"{name}.AvailabilityZone": zone for name, zone in zones.items()}
+    known |= {f"{name}.VpcId": vpc for name, vpc in vpcs.items()}
+    return Stack(template("nodegroup.yaml"), {**PSEUDO, **CLUSTER, "VpcId": "vpc-1", **known}).refused()
+
+
+@pytest.mark.parametrize(
+    ("zones", "vpcs", "said"),
+    [
+        ({}, {}, []),
+        ({"MultusSubnetsA": ["a", "b"]}, {}, ["MultusSubnetsA are to be in the Availability Zone of NodeSubnetA"]),
+        ({"MultusSubnetsB": ["a", "b"]}, {}, ["MultusSubnetsB are to be in the Availability Zone of NodeSubnetB"]),
+        (
+            {"NodeSubnetB": "a", "MultusSubnetsB": ["a", "a"]},
+            {},
+            ["NodeSubnetA and NodeSubnetB are to be in different Availability Zones"],
+        ),
+        ({}, {"MultusSubnetsA": ["vpc-1", "vpc-2"]}, ["MultusSubnetsA are to be in VpcId"]),
+        ({}, {"MultusSubnetsB": ["vpc-2", "vpc-2"]}, ["MultusSubnetsB are to be in VpcId"]),
+    ],
+)
+def test_subnets_that_no_node_could_have(zones: dict[str, Any], vpcs: dict[str, Any], said: list[str]) -> None:
+    own = {"MultusSubnetsA": ["vpc-1", "vpc-1"], "MultusSubnetsB": ["vpc-1", "vpc-1"]}
+    assert refused({**ZONES, **zones}, {**own, **vpcs}) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("iam.yaml", {"Identity": "IRSA"}, ["IRSA needs OidcProvider"]),
+        ("iam.yaml", {"Identity": "Node"}, []),
+        (
+            "network.yaml",
+            {"FloatingIpv6Cidr2": "2001:db8:10:fd::/64", "FloatingCidr1": "10.10.254.0/28"},
+            ["FloatingIpv6Cidr2 needs FloatingCidr2, as it is the same subnet"],
+        ),
+    ],
+)
+def test_parameters_that_need_others(name: str, given: dict[str, str], said: list[str]) -> None:
+    assert Stack(template(name), {**PSEUDO, **given}).refused() == said
+
+
+def test_the_number_of_pods_has_to_be_said() -> None:
+    """It depends on instance type and Multus ENIs, and no default can be right for all."""
+    assert "Default" not in template("nodegroup.yaml")["Parameters"]["MaxPods"]
+
+
+@pytest.mark.parametrize("topic", ["", "arn:aws:sns:us-east-2:123456789012:oncall"])
+def test_somebody_is_told_of_nodes_that_get_no_enis(topic: str) -> None:
+    stack = Stack(template("nodegroup.yaml"), {**PSEUDO, **CLUSTER, "AlarmTopic": topic})
+    (counted,) = stack.property("EniFunctionTrouble", "MetricTransformations")
+    alarm = stack.resolve(stack.body["Resources"]["EniFunctionAlarm"]["Properties"])
+    assert (alarm["Namespace"], alarm["MetricName"]) == (counted["MetricNamespace"], counted["MetricName"])
+    assert alarm["AlarmActions"] == ([topic] if topic else NONE)
+
+
+# IPv6 ----------------------------------------------------------------------------------------------------------------
+
+V6 = {
+    "MultusIpv6CidrA1": "2001:db8:10:b::/64",
+    "MultusIpv6CidrA2": "2001:db8:10:c::/64",
+    "MultusIpv6CidrB1": "2001:db8:10:15::/64",
+    "MultusIpv6CidrB2": "2001:db8:10:16::/64",
+    "FloatingIpv6Cidr1": "2001:db8:10:fe::/64",
+    "FloatingIpv6Cidr2": "2001:db8:10:fd::/64",
+    "PeerIpv6Cidr": "2001:db8:10::/56",
+}
+
+
+@pytest.mark.parametrize("given", [{}, V6], ids=["IPv4", "both"])
+def test_subnets_and_peers_of_ipv6(given: dict[str, str]) -> None:
+    stack = Stack(template("network.yaml"), {**PSEUDO, **given, "PeerCidr": "10.10.0.0/16"})
+    for name, each in stack.body["Resources"].items():
+        if each["Type"] == "AWS::EC2::Subnet":
+            kind, number = name.split("Subnet")
+            assert stack.property(name, "Ipv6CidrBlock") == given.get(f"{kind}Ipv6Cidr{number}", NONE)
+    rule = stack.body["Resources"]["MultusSecurityGroupOfIpv6Peers"]
+    assert stack.holds(rule["Condition"]) == bool(given)
+    assert stack.resolve(rule["Properties"]["CidrIpv6"]) == given.get("PeerIpv6Cidr", "")
+    let_out = stack.property("MultusSecurityGroup", "SecurityGroupEgress")
+    assert [rule.get("CidrIp", rule.get("CidrIpv6")) for rule in let_out] == ["0.0.0.0/0", "::/0"]
+
+
+@pytest.mark.parametrize("name", V6)
+def test_its_parameters_take_cidrs(name: str) -> None:
+    pattern = template("network.yaml")["Parameters"][name]["AllowedPattern"]
+    assert re.fullmatch(pattern, V6[name])
+    assert re.fullmatch(pattern, "")
+    assert not re.fullmatch(pattern, "10.10.11.0/24")
 
 
 # The words -----------------------------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ KUBERNETES_KEPT = (
 )
 
 UNUSED = (
+    "charset_normalizer/*.so",  # twins of its modules that ask for libpthread.so.0, which root.py does not copy
     "prometheus_client/aiohttp",
     "prometheus_client/bridge",
     "prometheus_client/django",
@@ -60,7 +61,7 @@ UNUSED = (
     "urllib3/contrib/emscripten",
     "yaml/_yaml.*.so",  # the parser in C, which nobody asks for
 )
-"""Ways into other frameworks, which import them; and one large file."""
+"""Ways into other frameworks, which import them; and compiled code that is not needed."""
 
 ROOTS = ("vipmanager", "botocore", "kubernetes", "prometheus_client", "pyroute2", "yaml")
 """What vipmanager imports itself; the rest stays if one of these can reach it."""

@@ -82,9 +82,11 @@ def run(only: list[str], *, measured: bool) -> int:
             continue
         played += 1
         failed += attempt(case.title, lambda case=case: notes.update(play(case, images, say)))
-    if not only or any(word in nodeport.TITLE for word in only):
+    for mode in nodeport.MODES:
+        if only and not any(word in mode.title for word in only):
+            continue
         played += 1
-        failed += attempt(nodeport.TITLE, lambda: notes.update(nodeport.play(images, say)))
+        failed += attempt(mode.title, lambda mode=mode: notes.update(nodeport.play(mode, images, say)))
     for note in sorted(notes):
         say(f"note: {note}")
     for each in skipped:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.e2e.image import Images
 from tests.e2e.podman import history, podman, run_command, run_options
+from tests.e2e.runtime import OLD_DOCKER
 
 Say = Callable[[str], None]
 
@@ -46,6 +47,13 @@ privileges.take_effect()
 lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(lines["Uid"].split()[0], int(lines["CapEff"], 16) >> 12 & 1)
 """
+IMPORTED_LATE = """
+import warnings
+warnings.simplefilter("error")
+from kubernetes import client
+print("imported")
+"""
+"""Of the nodeport mode: what lacks something says so in the log."""
 CAPABLE = (
     ("as the samples of the documents: nothing said but NET_ADMIN", ["--cap-add=NET_ADMIN"], "65532 1"),
     ("not root, nothing else", ["--cap-drop=all", "--cap-add=NET_ADMIN"], "65532 1"),
@@ -58,6 +66,16 @@ CAPABLE = (
         "runAsUser: 0, allowPrivilegeEscalation: false",
         ["--user=0", "--cap-drop=all", "--cap-add=NET_ADMIN", "--security-opt=no-new-privileges"],
         "0 1",
+    ),
+    (
+        "old Docker, not root",
+        [f"--annotation={OLD_DOCKER}=", "--cap-drop=all", "--cap-add=NET_ADMIN"],
+        "65532 1",
+    ),
+    (
+        "old Docker, not root, allowPrivilegeEscalation: false: runAsUser: 0 is needed",
+        [f"--annotation={OLD_DOCKER}=", "--cap-drop=all", "--cap-add=NET_ADMIN", "--security-opt=no-new-privileges"],
+        "65532 0",
     ),
     ("NET_ADMIN not added: it starts without", ["--cap-drop=all"], "65532 0"),
 )
@@ -72,6 +90,7 @@ def check(images: Images, say: Say) -> None:
         assert found == wanted, f"{title}: {found}"
         uid, has = found.split()
         say(f"  {title}: user {uid} {'has' if has == '1' else 'has not'} NET_ADMIN")
+    assert _python(images, IMPORTED_LATE, ["--cap-drop=all"]) == "imported"
     _ways_in(images, say)
 
 
@@ -83,15 +102,18 @@ def materials(images: Images) -> str:
 def check_layers(images: Images, say: Say) -> None:
     """What each layer adds. Raises AssertionError where that is too much."""
     base = sum(size for _, size in history(images.base))
-    layers = [(how.partition("dir:")[0].split("COPY")[-1].strip(), size) for how, size in history(images.name)]
-    sizes = [size for _, size in layers]
-    assert len(sizes) == 3, layers
-    added = sizes[0] + sizes[1]
-    say(
-        f"  size: {sum(sizes) / 1e6:.1f} MB = {sizes[2] / 1e6:.1f} MB of the base's {base / 1e6:.1f} MB, "
-        f"with bytecode, and {added / 1e6:.1f} MB on top of it"
-    )
+    layers = {how.split()[-1]: size for how, size in reversed(history(images.name))}  # COPY dir:… in PLACE
+    assert list(layers) == ["/", "/app", "/opt/vipmanager"], layers
+    say(f"  layer /: {_mb(layers['/'])}, what is needed of the base's {_mb(base)}, with bytecode")
+    added = layers["/app"] + layers["/opt/vipmanager"]
+    for place in ("/app", "/opt/vipmanager"):
+        say(f"  layer {place}: {_mb(layers[place])}")
+    say(f"  size: {_mb(sum(layers.values()))}, {_mb(added)} of it on top of Python")
     assert added <= ADDED_AT_MOST, f"{added} bytes added"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
 
 
 def _content(images: Images, say: Say) -> None:

@@ -50,13 +50,14 @@ def substituted(network: Mapping[str, Any], number: int, notes: set[str]) -> dic
         ipam = config["ipam"]
         config["ipam"] = {
             "type": "static",
-            "addresses": [{"address": _from_pool(each, number)} for each in ipam.get("ipRanges", [ipam])],
+            "addresses": [_from_pool(each, number) for each in ipam.get("ipRanges", [ipam])],
         }
     return config
 
 
-def _from_pool(pool: Mapping[str, str], number: int) -> str:
-    return f"{ip_address(pool['range_start']) + number}/{ip_network(pool['range']).prefixlen}"
+def _from_pool(pool: Mapping[str, str], number: int) -> dict[str, str]:
+    address = f"{ip_address(pool['range_start']) + number}/{ip_network(pool['range']).prefixlen}"
+    return {"address": address} | ({"gateway": pool["gateway"]} if "gateway" in pool else {})
 
 
 class Attachment:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from lab.containers import ContainerHost
@@ -18,7 +20,6 @@ from tests.e2e.manifests import Objects, environment, is_ours, memory
 from tests.e2e.podman import environment as podmans_own
 from tests.e2e.podman import podman, run_command, run_options
 
-UID_OF_IMAGE = 65532
 _INIT_ENDS_WITHIN = 120.0  # seconds
 _READY_WITHIN = 60.0
 _STOPS_WITHIN = 30
@@ -66,6 +67,11 @@ class KubePod:
         self._ours: set[str] = set()
         self.names: dict[str, str] = {}  # in the manifest → podman's
         self._volumes = {volume["name"]: self._make_volume(volume) for volume in self.spec.get("volumes", ())}
+
+    @property
+    def watches(self) -> bool:
+        """Whether a container of vipmanager's runs (an init container has ended)."""
+        return any(name in self._ours for name in self._running)
 
     def start(self) -> None:
         """Init containers in order, sidecars among them as soon as they have started; then the others. PodError."""
@@ -176,8 +182,7 @@ class KubePod:
         return name
 
     def _security(self, container: Mapping[str, Any]) -> list[str]:
-        pod, own = self.spec.get("securityContext", {}), container.get("securityContext", {})
-        merged = {**pod, **own}
+        merged = self._merged(container)
         user = merged.get("runAsUser")
         if merged.get("runAsNonRoot") and (user == 0 or (user is None and not is_ours(container))):
             raise PodError(f"{container['name']}: runAsNonRoot, but it is root")
@@ -189,6 +194,10 @@ class KubePod:
         capabilities = merged.get("capabilities", {})
         options += [f"--cap-drop={each}" for each in capabilities.get("drop", ())]
         return options + [f"--cap-add={each}" for each in capabilities.get("add", ())]
+
+    def _merged(self, container: Mapping[str, Any]) -> dict[str, Any]:
+        """The container's security context, which prevails over the pod's."""
+        return {**self.spec.get("securityContext", {}), **container.get("securityContext", {})}
 
     def _resources(self, container: Mapping[str, Any]) -> list[str]:
         limits = container.get("resources", {}).get("limits", {})
@@ -206,8 +215,18 @@ class KubePod:
         if authorities := self._extra.get("AWS_CA_BUNDLE"):  # the lab's EC2 has a certificate of its own
             options.append(f"--volume={authorities}:{authorities}:ro")
         if self._account is not None:
+            self._give_token(container, self._account.directory)
             options.append(f"--volume={self._account.directory}:{SERVICE_ACCOUNT}:ro")
         return options
+
+    def _give_token(self, container: Mapping[str, Any], directory: Path) -> None:
+        """The token is owned by the one user of the pod's containers, and only that user may read it.
+
+        https://kubernetes.io/docs/concepts/storage/projected-volumes/#securitycontext-interactions
+        """
+        user = int(self._merged(container).get("runAsUser", 0))
+        for path in (directory, *directory.iterdir()):
+            os.chown(path, user, user)
 
     def _probe(self, container: Mapping[str, Any], kind: str) -> None:
         """Wait until a probe is content. (Its own periods and thresholds are Kubernetes' affair.)"""

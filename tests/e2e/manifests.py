@@ -46,7 +46,7 @@ class Objects:
             elif each["kind"] == "ConfigMap":
                 self.configmaps[name] = dict(each.get("data", {}))
             elif each["kind"] == "NetworkAttachmentDefinition":
-                self.networks[name] = json.loads(each["spec"]["config"])
+                self.networks[name] = {"name": name, **json.loads(each["spec"]["config"])}  # as Multus names it
 
 
 def read(files: Iterable[Path]) -> Objects:

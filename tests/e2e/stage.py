@@ -11,6 +11,7 @@ from typing import Any
 from lab import links
 from lab.lab import Lab
 from lab.pod import Pod
+from lab.prober import Prober
 from lab.topology import WORKER_A, WORKER_B, WorkerSpec
 from tests.e2e.cni import Attachment, substituted
 from tests.e2e.image import Images
@@ -22,6 +23,7 @@ WORKERS = (WORKER_A, WORKER_B, *SAME_SUBNET)
 """b is in the other zone; c and d are in a's subnets."""
 PEER = "peer1"
 _ANSWERS_WITHIN = 30.0  # seconds
+_INTERVAL = 0.02
 
 Say = Callable[[str], None]
 
@@ -30,7 +32,7 @@ Say = Callable[[str], None]
 class Case:
     """A workload of some manifests: `homes`, the workers of its pods; `spare`, where the pod of the first goes next.
 
-    `moving`: an address that the application adds, where it is active.
+    `moving`: an address that the application adds, where it is active. `asker`: who pings, a peer or a pod app-N.
     """
 
     title: str
@@ -39,6 +41,7 @@ class Case:
     homes: tuple[str, ...] = ("a",)
     spare: str = "b"
     moving: str = ""
+    asker: str = PEER
 
 
 @dataclass
@@ -132,12 +135,11 @@ def _play(stage: Stage, say: Say) -> None:
             assert "vipmanager_ready 1.0" in metrics and "process_open_fds" in metrics, metrics
     if case.moving:
         _add(stage, "app-0")
-    wanted = [address for each in stage.replicas.values() for address in each.addresses] + [case.moving] * bool(
-        case.moving
-    )
+    others = [each for name, each in stage.replicas.items() if name != case.asker]
+    wanted = [address for each in others for address in each.addresses] + [case.moving] * bool(case.moving)
     _answer(stage, wanted, say)
     moving = [case.moving] if case.moving else stage.replicas["app-0"].addresses
-    with contextlib.closing(Probe(lab, moving)) as probe:
+    with contextlib.closing(Probe(lab, moving, case.asker)) as probe:
         stage.lose(case.homes[0])
         if case.moving:
             _add(stage, "app-1")
@@ -147,18 +149,20 @@ def _play(stage: Stage, say: Say) -> None:
     heir = "app-1" if case.moving else "app-next"
     where = stage.replicas[heir].pod.worker.name
     say(f"  worker {case.homes[0]} terminated: {', '.join(moving)} on worker {where}, silent for {probe.gap:.1f} s")
+    watching = any(each.containers.watches for each in stage.replicas.values())
     for name in list(stage.replicas):
         stage.end(name)
-    say("  pods stopped when asked to")
+    say("  pods deleted: " + ("vipmanager stopped when asked to" if watching else "vipmanager had ended before"))
 
 
 def _answer(stage: Stage, addresses: list[str], say: Say) -> None:
-    prober = stage.lab.prober(PEER, addresses, interval=0.02)
+    asker = stage.case.asker
+    prober = Prober(stage.lab.host(asker), addresses, _INTERVAL)
     try:
         prober.wait_reply(timeout=_ANSWERS_WITHIN)
     finally:
         prober.stop()
-    say(f"  {PEER} reaches {', '.join(addresses)}")
+    say(f"  {asker} reaches {', '.join(addresses)}")
 
 
 def _add(stage: Stage, name: str) -> None:
@@ -170,8 +174,8 @@ def _add(stage: Stage, name: str) -> None:
 class Probe:
     """Pings addresses while they move. `gap`: the longest silence (s), when it is closed."""
 
-    def __init__(self, lab: Lab, addresses: list[str]) -> None:
-        self._prober = lab.prober(PEER, addresses, interval=0.02)
+    def __init__(self, lab: Lab, addresses: list[str], asker: str = PEER) -> None:
+        self._prober = Prober(lab.host(asker), addresses, _INTERVAL)
         self._last = self._prober.wait_reply(timeout=_ANSWERS_WITHIN)
         self.gap = 0.0
 

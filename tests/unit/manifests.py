@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
@@ -17,6 +20,8 @@ from vipmanager.model import Address, Network, PlacementKind
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES, NAD = ROOT / "samples", ROOT / "nad"
 IMAGE = f"ACCOUNT.dkr.ecr.REGION.amazonaws.com/vipmanager:{__version__}"
+REGISTRY = r"[\w.]+\.dkr\.ecr\.[\w-]+\.amazonaws\.com"
+"""A registry of ECR."""
 KUSTOMIZE_KINDS = ("Component", "Kustomization")
 OPERATOR_GROUP = "monitoring.coreos.com/v1"
 """Of the Prometheus operator's resources, which have no schema in Kubernetes' own API."""
@@ -109,6 +114,33 @@ def below(folder: Path) -> list[Manifest]:
     for path in sorted(folder.glob("**/*.yaml")):
         found += [each for each in read(path) if "kind" in each.content]
     return found
+
+
+@dataclass(frozen=True)
+class Place:
+    """Whose registry it is, and where."""
+
+    account: str
+    region: str
+
+    @property
+    def registry(self) -> str:
+        """The registry's name."""
+        return f"{self.account}.dkr.ecr.{self.region}.amazonaws.com"
+
+
+OTHERS = Place("998877665544", "eu-south-2")
+"""An account and a region that no file names."""
+
+
+def edited(folder: Path) -> Path:
+    """A copy of samples/ in a folder, after the two edits of its README, for the account and region of OTHERS."""
+    (command,) = re.findall(r"^sed -i 's/ACCOUNT.*$", (SAMPLES / "README.md").read_text(), re.MULTILINE)
+    command = re.sub(r"ACCOUNT/\d{12}/", f"ACCOUNT/{OTHERS.account}/", command)
+    command = re.sub(r"REGION/[a-z]+-[a-z]+-\d/", f"REGION/{OTHERS.region}/", command)
+    copy = shutil.copytree(SAMPLES, folder / "samples")
+    subprocess.run(["bash", "-c", command], cwd=folder, check=True)
+    return copy
 
 
 @dataclass(frozen=True)

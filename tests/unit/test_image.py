@@ -142,6 +142,12 @@ def test_every_module_of_vipmanager_can_be_imported_with_what_is_left(slimmed: P
     assert done.returncode == 0, done.stderr
 
 
+def test_what_is_left_of_the_kubernetes_client_misses_nothing(slimmed: Path) -> None:
+    """requests, which it imports, says in a warning what it lacks."""
+    done = run_with(slimmed, "import warnings\nwarnings.simplefilter('error')\nfrom kubernetes import client")
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_is_left_of_the_kubernetes_client_does_all_that_the_lease_port_asks(slimmed: Path, tmp_path: Path) -> None:
     (tmp_path / "kubernetes").symlink_to(slimmed / "kubernetes")
     suite = ["-q", "-p", "no:cacheprovider", "tests/contract/test_lease_client_port.py"]

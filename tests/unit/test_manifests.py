@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,15 @@ from tests.unit.manifests import (
     KUSTOMIZE_KINDS,
     NAD,
     OPERATOR_GROUP,
+    OTHERS,
+    REGISTRY,
     ROOT,
     SAMPLES,
     VERSIONS,
     WORKLOADS,
     Manifest,
     below,
+    edited,
     read,
 )
 from vipmanager import arguments, config
@@ -35,6 +36,8 @@ PATCH = SAMPLES / "components" / "vipmanager" / "sidecar.yaml"
 OURS = [each for each in ALL if each.kind in WORKLOADS and any(c["name"] == "vipmanager" for c in each.containers)]
 PODS = [each for each in OURS if each.path.parent == SAMPLES]
 """The init and sidecar samples that can be applied as they are."""
+(USER,) = map(int, re.findall(r"^USER (\d+):\1$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+"""The image's."""
 SIDECARS = [each for each in OURS if "startupProbe" in each.vipmanager]
 README = (SAMPLES / "README.md").read_text()
 
@@ -121,12 +124,12 @@ def test_probes_ask_what_vipmanager_serves_where_it_serves(manifest: Manifest) -
 
 @each_of_ours
 def test_it_may_change_routes_and_nothing_else(manifest: Manifest) -> None:
-    """The nodeport mode announces addresses too: NET_RAW."""
+    """As the image's own user. The nodeport mode announces addresses too: NET_RAW."""
     host = manifest.pod.get("hostNetwork", False)
-    security = dict(manifest.vipmanager["securityContext"])
-    security.pop("runAsNonRoot", None)
-    assert security == {
-        "runAsUser": 0,
+    assert manifest.vipmanager["securityContext"] == {
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "runAsNonRoot": True,
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", *(["NET_RAW"] if host else [])]},
@@ -272,20 +275,39 @@ def test_there_is_one_image_reference() -> None:
     found = {each.vipmanager["image"] for each in OURS}
     assert found == {IMAGE}
     for path in SAMPLES.glob("**/*.yaml"):
-        for reference in re.findall(r"[\w.]+\.dkr\.ecr\.[\w.-]+/[\w.:/-]+", path.read_text()):
-            if path.name != "kustomization.yaml":
-                assert reference == IMAGE, path
+        for reference in re.findall(rf"{REGISTRY}/[\w.:/-]+", path.read_text()):
+            wanted = IMAGE.partition(":")[0] if path.name == "kustomization.yaml" else IMAGE
+            assert reference == wanted, path
 
 
 def test_the_documented_edit_fills_in_account_and_region_everywhere(tmp_path: Path) -> None:
-    (command,) = re.findall(r"^sed -i .*$", README, re.MULTILINE)
-    copy = shutil.copytree(SAMPLES, tmp_path / "samples")
-    files = [str(path) for path in sorted(copy.glob("**/*.*")) if path.suffix in (".yaml", ".json")]
-    assert any(re.search("ACCOUNT|REGION", Path(each).read_text()) for each in files)
+    """With an account and a region that no file has of itself: what is in a file afterwards comes from the edit."""
+    before = written(SAMPLES)
+    assert any(re.search("ACCOUNT|REGION", text) for text in before.values())
+    assert not any(OTHERS.account in text or OTHERS.region in text for text in before.values())
+    after = written(edited(tmp_path))
+    assert [path for path, text in after.items() if re.search("ACCOUNT|REGION", text)] == []
+    found = {each for text in after.values() for each in re.findall(REGISTRY, text)}
+    assert found == {OTHERS.registry}
+
+
+def test_the_documented_edit_of_the_policies_fills_in_the_vpc(tmp_path: Path) -> None:
+    copy = edited(tmp_path)
+    policies = {path: path.read_text() for path in copy.glob("**/*.json") if "vpc/" in path.read_text()}
+    assert len(policies) == 5
+    assert all("vpc/VPC" in text for text in policies.values())
+    (command,) = re.findall(r"^sed -i 's\|vpc/VPC.*$", README, re.MULTILINE)
     subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
-    left = [each for each in files if re.search("ACCOUNT|REGION", Path(each).read_text())]
-    assert left == []
-    assert shlex.split(command)[0] == "sed"
+    for path in policies:
+        named = set(re.findall(r"vpc/[^\"]+", path.read_text()))
+        assert len(named) == 1, path
+        assert re.fullmatch(r"vpc/vpc-[0-9a-f]{17}", named.pop()), path
+
+
+def written(folder: Path) -> dict[str, str]:
+    """The manifests and policies below a folder: path → text."""
+    paths = (path for path in sorted(folder.glob("**/*.*")) if path.suffix in (".yaml", ".json"))
+    return {str(path.relative_to(folder)): path.read_text() for path in paths}
 
 
 # samples/README.md

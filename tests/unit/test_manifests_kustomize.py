@@ -10,7 +10,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 
-from tests.unit.manifests import SAMPLES, VERSIONS, Manifest, parse, read
+from tests.unit.manifests import IMAGE, OTHERS, SAMPLES, VERSIONS, WORKLOADS, Manifest, edited, parse, read
 from vipmanager import __version__, config
 
 EXAMPLE = SAMPLES / "kustomize" / "example"
@@ -70,8 +70,25 @@ def test_the_sidecar_is_added_before_everything_else(built: dict[str, Manifest],
 
 @pytest.mark.parametrize("name", WITH)
 def test_its_image_is_the_one_that_the_kustomization_names(built: dict[str, Manifest], name: str) -> None:
-    image = "111122223333.dkr.ecr.us-east-2.amazonaws.com/vipmanager"
-    assert built[name].vipmanager["image"] == f"{image}:{__version__}"
+    assert built[name].vipmanager["image"] == IMAGE
+
+
+def test_after_the_two_edits_its_image_is_of_the_users_registry(tmp_path: Path) -> None:
+    made = build(edited(tmp_path) / "kustomize" / "example")
+    found = {
+        c["image"] for each in made if each.kind in WORKLOADS for c in each.containers if c["name"] == "vipmanager"
+    }
+    assert found == {f"{OTHERS.registry}/vipmanager:{__version__}"}
+
+
+def test_a_new_name_is_enough_where_the_component_cannot_be_edited(tmp_path: Path) -> None:
+    shutil.copytree(SAMPLES, tmp_path / "samples")
+    kustomization = tmp_path / "samples" / "kustomize" / "example" / "kustomization.yaml"
+    text = kustomization.read_text()
+    assert text.count("newName: ACCOUNT.dkr.ecr.REGION.amazonaws.com/") == 1
+    kustomization.write_text(text.replace("newName: ACCOUNT.dkr.ecr.REGION.amazonaws.com/", "newName: mine.example/"))
+    found = {each.vipmanager["image"] for each in build(kustomization.parent) if f"{each.kind}/{each.name}" in WITH}
+    assert found == {f"mine.example/vipmanager:{__version__}"}
 
 
 @pytest.mark.parametrize("name", WITH)
@@ -112,5 +129,5 @@ def test_one_line_is_enough(tmp_path: Path) -> None:
     mine.mkdir()
     shutil.copy(SAMPLES / "kustomize" / "example" / "app.yaml", mine / "app.yaml")
     (mine / "kustomization.yaml").write_text("resources: [app.yaml]\ncomponents: [../components/vipmanager]\n")
-    names = [each.containers[0]["name"] for each in build(mine) if each.kind in ("Deployment", "StatefulSet")]
+    names = [each.containers[0]["name"] for each in build(mine) if each.kind in WORKLOADS]
     assert sorted(names) == ["batch", "vipmanager", "vipmanager"]

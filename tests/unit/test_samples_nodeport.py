@@ -83,7 +83,7 @@ def test_exactly_two_capabilities_and_a_read_only_root() -> None:
     }
     assert security["readOnlyRootFilesystem"] is True
     assert security["allowPrivilegeEscalation"] is False
-    assert security["runAsUser"] == 0
+    assert (security["runAsUser"], security["runAsGroup"], security["runAsNonRoot"]) == (65532, 65532, True)
     assert "privileged" not in security
 
 

@@ -15,7 +15,7 @@ usage: vipmanager [init|sidecar|nodeport] [--configmap FILE.yaml]
        vipmanager plan [MODE] [--configmap FILE.yaml] [--on ENI=ADDRESS[,ADDRESS…]]… [--json]
        vipmanager doctor [MODE] [--configmap FILE.yaml] [--json]
        vipmanager status [--json | --ready]
-       vipmanager iam-policy [MODE] [--configmap FILE.yaml] [--region R] [--account A] [--vpc V]
+       vipmanager iam-policy [MODE] [--configmap FILE.yaml] [--region R] [--account A] [--vpc V] [--doctor]
        vipmanager free-ips SUBNET [--count N] [--family 4|6]
 
   init                 do the job once and exit 0, or non-zero with what is missing (also: initContainers)
@@ -27,7 +27,7 @@ usage: vipmanager [init|sidecar|nodeport] [--configmap FILE.yaml]
                        Exit code 0: nothing to do, 2: changes, 1: an error
   doctor               checks what the mode needs and says how to mend it; exit code 1 where something fails
   status               what the vipmanager in this container says of itself; --ready: exit code 0 when all is in place
-  iam-policy           the least IAM policy for these settings and this mode
+  iam-policy           the least IAM policy for these settings and this mode; --doctor: and what doctor reads besides
   free-ips SUBNET      free addresses of a subnet, one a line: 10, or as many as --count says
 
   --configmap FILE     read settings from a ConfigMap manifest too; environment variables win

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +12,12 @@ import botocore.session
 import yaml
 from botocore import xform_name
 
+from tests.unit import docs_kubectl
 from tests.unit.docs_commands import ROOT, SUBSTITUTED, Block, blocks
-from tests.unit.manifests import NAD, SAMPLES, Manifest, below
 from vipmanager import __version__, arguments, config
 from vipmanager.manifest import read_configmap
 
 Check = Callable[[list[str], Block], None]
-
-MANIFESTS = [*below(SAMPLES), *below(NAD)]
 
 
 def vipmanager_words(words: list[str], block: Block) -> None:
@@ -28,30 +25,19 @@ def vipmanager_words(words: list[str], block: Block) -> None:
     if words[1:] in (["--version"], ["--help"]):
         return
     configmap = arguments.parse(words[1:]).configmap
-    if configmap:
+    if configmap and configmap not in made_by(block.document):
         assert config.load(read_configmap(str(ROOT / configmap))).warnings == ()
 
 
 def kubectl_words(words: list[str], block: Block) -> None:
-    """Files, objects, containers and labels exist."""
-    own, _, inside = " ".join(words).partition(" -- ")
-    options = own.split()
-    for option, value in itertools.pairwise(options):
-        if option == "-f" and not value.startswith("https://"):
-            assert (ROOT / value).is_file() or value in made_by(block.document), value
-        elif option in ("-l", "--selector"):
-            assert value in labels(), value
-        elif option in ("-c", "--container"):
-            assert value in {each["name"] for workload in workloads_of(options) for each in workload.containers}
-    for kind, name in re.findall(r" (deployment|statefulset|configmap)[/ ]([\w-]+)(?= |$)", own):
-        assert named(kind, name), own
-    if namespace := re.search(r" -n ([\w-]+)", own):
-        assert namespace[1] in {
-            "kube-system",
-            *(each.content.get("metadata", {}).get("namespace") for each in MANIFESTS),
-        }
-    if inside.startswith("vipmanager"):
-        vipmanager_words(inside.split(), block)
+    """Verb and options are kubectl's; files, objects, containers and labels exist where the command looks for them."""
+    command = docs_kubectl.read(words)
+    docs_kubectl.check_objects(command, node_labels())
+    docs_kubectl.check_containers(command)
+    for path in docs_kubectl.files_of(command):
+        assert (ROOT / path).exists() or str(path) in made_by(block.document), path
+    if command.inside[:1] == ["vipmanager"]:
+        vipmanager_words(command.inside, block)
 
 
 def aws_words(words: list[str], block: Block) -> None:
@@ -60,7 +46,8 @@ def aws_words(words: list[str], block: Block) -> None:
     given = {word for word in words[3:] if word.startswith("--")}
     for word in words:
         if word.startswith("file://"):
-            assert word.removeprefix("file://") in made_by(block.document), word
+            path = word.removeprefix("file://")
+            assert (ROOT / path).is_file() or path in made_by(block.document), word
     if (service, operation) == ("cloudformation", "deploy"):
         deploy_words(words)
     elif (service, operation) in CUSTOM:
@@ -76,7 +63,9 @@ def aws_words(words: list[str], block: Block) -> None:
 GLOBAL = frozenset(("--query", "--output", "--region"))
 CUSTOM = {
     ("ecr", "get-login-password"): frozenset[str](),
+    ("eks", "update-kubeconfig"): frozenset(("--name", "--alias", "--kubeconfig")),
     ("ec2-instance-connect", "ssh"): frozenset(("--instance-id", "--connection-type")),
+    ("logs", "tail"): frozenset(("--since", "--follow")),
 }
 """Commands of the AWS CLI that are no operations of AWS, and their options."""
 EXTRA = {
@@ -131,6 +120,12 @@ def template_of(path: str) -> dict[str, Any]:
     return dict(yaml.load((ROOT / path).read_text(), Loader=_Tags))
 
 
+def echo_words(words: list[str], block: Block) -> None:
+    """A command to be pasted elsewhere is one that aws_words takes."""
+    if words[1].startswith("aws "):
+        aws_words(words[1].split(), block)
+
+
 def output_words(words: list[str], block: Block) -> None:
     """`output STACK NAME`: an output of that stack's template."""
     _, stack, name = words
@@ -154,12 +149,8 @@ def sed_words(words: list[str], block: Block) -> None:
 def python_words(words: list[str], block: Block) -> None:
     """A module or a script of this repository, or one that makes virtual environments."""
     if words[1] == "-m":
-        assert words[2] in ("venv", "lab.chaos", "lab.demo", "tests.e2e"), words
-        assert (
-            words[2] == "venv"
-            or list(ROOT.glob(f"{words[2].replace('.', '/')}*/__main__.py"))
-            or (ROOT / f"{words[2].replace('.', '/')}.py").is_file()
-        )
+        path = ROOT / words[2].replace(".", "/")
+        assert words[2] == "venv" or (path / "__main__.py").is_file() or path.with_suffix(".py").is_file(), words
     else:
         assert (ROOT / words[1]).is_file()
 
@@ -186,6 +177,7 @@ CHECKS: dict[str, Check] = {
     "vipmanager": vipmanager_words,
     "kubectl": kubectl_words,
     "aws": aws_words,
+    "echo": echo_words,
     "output": output_words,
     "describe": describe_words,
     "sed": sed_words,
@@ -194,35 +186,33 @@ CHECKS: dict[str, Check] = {
     "make": make_words,
     "docker": image_words,
     **dict.fromkeys(
-        (".", "apt-get", "cat", "cd", "cp", "eksctl", "export", "grep", "ip", "ping", "pip", "private", "rm"), anything
+        (
+            ".",
+            "apt-get",
+            "cat",
+            "cd",
+            "cp",
+            "curl",
+            "cut",
+            "eksctl",
+            "export",
+            "grep",
+            "ip",
+            "ping",
+            "pip",
+            "private",
+            "rm",
+        ),
+        anything,
     ),
 }
+
+
+def node_labels() -> frozenset[str]:
+    """The labels of the nodes of cfn/."""
+    return frozenset(template_of("cfn/nodegroup.yaml")["Parameters"]["NodeLabels"]["Default"].split(","))
 
 
 def made_by(document: Path) -> set[str]:
     """Files that a document's own commands write."""
     return {name for block in blocks(document) for name in block.made}
-
-
-def named(kind: str, name: str) -> list[Manifest]:
-    """The objects of the samples with that kind and name."""
-    return [each for each in MANIFESTS if (each.kind.lower(), each.name) == (kind, name)]
-
-
-def labels() -> set[str]:
-    """The labels that pods of the samples, and nodes of cfn/, have."""
-    templates = [
-        each.content["spec"]["template"]["metadata"]
-        for each in MANIFESTS
-        if each.kind in ("Deployment", "StatefulSet") and "metadata" in each.content["spec"]["template"]
-    ]
-    found = {f"{key}={value}" for each in templates for key, value in each.get("labels", {}).items()}
-    return {*found, *template_of("cfn/nodegroup.yaml")["Parameters"]["NodeLabels"]["Default"].split(",")}
-
-
-def workloads_of(words: list[str]) -> list[Manifest]:
-    """The workload whose pod `kubectl exec` or `logs` names: by its own name, or a StatefulSet's pod by its number."""
-    for word in words:
-        if match := re.fullmatch(r"(deployment|statefulset)/([\w-]+)|([a-z]+)-\d", word):
-            return named(match[1], match[2]) if match[1] else named("statefulset", match[3])
-    raise AssertionError(words)

@@ -9,20 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [
-    ROOT / name
-    for name in (
-        "docs/eks.md",
-        "docs/migration.md",
-        "docs/drill.md",
-        "docs/release.md",
-        "docs/image.md",
-        "docs/faults.md",
-        "samples/README.md",
-        "nad/README.md",
-        "cfn/README.md",
-    )
-]
+DOCUMENTS = sorted(
+    each for folder in ("*", "docs/**/*", "samples/**/*", "nad/**/*", "cfn/**/*") for each in ROOT.glob(f"{folder}.md")
+)
 SUBSTITUTED = "SUBSTITUTED"
 """What stands where a command has `$(another)`."""
 SEPARATORS = frozenset((";", "&&", "||", "|", "(", ")", "()", "{", "}", "&", ";;"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
 from pathlib import Path
@@ -9,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.unit.docs_commands import DOCUMENTS, ROOT
+from tests.unit.docs_links import broken
 from vipmanager import config, iam
-from vipmanager.arguments import MODES, parse
+from vipmanager.arguments import BELONGS, MODES, USAGE, parse
 from vipmanager.manifest import read_configmap
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 MANIFESTS = sorted(set(ROOT.glob("samples/*.yaml")) - {ROOT / "samples/rbac-events.yaml"})
 
 
@@ -30,17 +31,36 @@ def settings_rows() -> list[str]:
     return rows
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/configuration.md"])
-def test_settings_table_is_the_codes(document: str) -> None:
-    text = (ROOT / document).read_text()
-    match = re.search(r"<!-- settings:.*?\|---\|---\|---\|\n(.*?)\n<!-- /settings -->", text, re.DOTALL)
+def settings_table(document: Path) -> list[str]:
+    """The rows that a document has."""
+    match = re.search(r"<!-- settings:.*?\|---\|---\|---\|\n(.*?)\n<!-- /settings -->", document.read_text(), re.DOTALL)
     assert match is not None
-    assert match[1].splitlines() == settings_rows()
+    return match[1].splitlines()
+
+
+def test_settings_table_is_the_codes() -> None:
+    assert settings_table(ROOT / "docs/configuration.md") == settings_rows()
+
+
+def test_the_readme_has_the_settings_of_a_first_configmap() -> None:
+    """Those of the sample ConfigMaps, and in the words of the whole table."""
+    shown = settings_table(ROOT / "README.md")
+    assert shown == [row for row in settings_rows() if row in shown]
+    keys = {key for path in ROOT.glob("samples/vipmanager-cm*.yaml") for key in read_configmap(str(path))}
+    assert len(keys) > 4
+    assert {key for key in keys if not any(f"`{key}`" in row for row in shown)} == set()
 
 
 def test_defaults_shown_are_the_defaults_used() -> None:
     shown = config.load({setting.key: setting.default for setting in config.SETTINGS})
     assert shown == config.load({})
+
+
+@pytest.mark.parametrize("command", [name for name in BELONGS if name])
+def test_the_usage_shows_the_options_of_each_command(command: str) -> None:
+    (shown,) = re.findall(rf"^ +vipmanager {command} (.*)$", USAGE, re.MULTILINE)
+    options = {f"--{name}" for name in BELONGS[command] - {"mode", "operand", "configmap"}}
+    assert set(re.findall(r"--[\w-]+", shown)) - {"--configmap"} == options
 
 
 def test_make_targets_named_in_documents_exist() -> None:
@@ -52,18 +72,40 @@ def test_make_targets_named_in_documents_exist() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
-        if not target.startswith("http"):
-            assert (document.parent / target).exists(), target
+    assert broken(document) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_block_says_its_language(document: Path) -> None:
+    """So that commands are in `sh` blocks, where their test finds them."""
+    fences = re.findall(r"^ *```(.*)$", document.read_text(), re.MULTILINE)
+    assert set(fences[::2]) <= {"console", "json", "mermaid", "sh", "text", "yaml"}
+    assert set(fences[1::2]) <= {""}
 
 
 def test_every_dependency_earns_its_line() -> None:
-    text = (ROOT / "README.md").read_text()
-    table = text[text.index("## Dependencies") :]
-    requirements = re.findall(r"^    ([A-Za-z][\w.-]*?)(?:\[\w+\])?==", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
-    assert len(requirements) > 5
-    for name in requirements:
-        assert name in table, name
+    """vipmanager's own in the README, the others where a contributor looks."""
+    setup = configparser.ConfigParser(interpolation=None)
+    setup.read(ROOT / "setup.cfg")
+    extras = dict(setup["options.extras_require"])
+    own = required(setup["options"]["install_requires"]) | required(extras.pop("nodeport"))
+    others = {name for each in extras.values() for name in required(each)}
+    assert {"botocore", "kubernetes"} <= own
+    assert {"moto", "ruff"} <= others
+    assert own - dependencies("README.md") == set()
+    assert others - dependencies("CONTRIBUTING.md") == set()
+
+
+def required(text: str) -> set[str]:
+    """The packages of a list in setup.cfg."""
+    return set(re.findall(r"^([A-Za-z][\w.-]*?)(?:\[\w+\])?==", text, re.MULTILINE))
+
+
+def dependencies(document: str) -> set[str]:
+    """The packages in a document's table of dependencies."""
+    text = (ROOT / document).read_text()
+    rows = re.findall(r"^\| ([^|]+) \|", text[text.index("## Dependencies") :], re.MULTILINE)
+    return {name for row in rows for name in row.split(", ")}
 
 
 def test_the_sample_policy_is_what_the_command_prints_for_the_sample_settings() -> None:

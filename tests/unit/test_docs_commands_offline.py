@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.unit.docs_checks import CHECKS, MANIFESTS
+from tests.unit.docs_checks import CHECKS
 from tests.unit.docs_commands import DOCUMENTS, ROOT, Block, blocks
+from tests.unit.docs_kubectl import MANIFESTS
+from tests.unit.docs_names import unset
 from tests.unit.manifests import SAMPLES
 from vipmanager import __version__, arguments, config
 from vipmanager.manifest import read_configmap
 
 ALL = [block for document in DOCUMENTS for block in blocks(document)]
-EKS, MIGRATION = DOCUMENTS[0], DOCUMENTS[1]
+EKS, MIGRATION = ROOT / "docs/eks.md", ROOT / "docs/migration.md"
 
 each_block = pytest.mark.parametrize("block", ALL, ids=str)
 
@@ -36,8 +38,15 @@ def test_the_blocks_are_found() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_a_shell_can_read_them(document: Path) -> None:
     text = "".join(block.text for block in blocks(document))
+    assert len(blocks(document)) == len(re.findall(r"^ *```sh", document.read_text(), re.MULTILINE))
     read = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, timeout=30, check=False)
     assert (read.returncode, read.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_name_is_set_before_it_is_used(document: Path) -> None:
+    """From top to bottom in one shell."""
+    assert list(unset(blocks(document))) == []
 
 
 # What cannot run here
@@ -50,30 +59,23 @@ def test_what_it_names_is_there(block: Block) -> None:
         CHECKS[words[0]](words, block)
 
 
-def test_names_that_do_not_exist_are_found() -> None:
-    wrong = [
-        "kubectl apply -f samples/nothing.yaml",
-        "kubectl exec app-0 -c vipmanger -- vipmanager status",
-        "kubectl exec app-0 -c vipmanager -- vipmanager status --jsno",
-        "kubectl rollout status deployment/nothing",
-        "kubectl delete pod -l app=nothing",
-        "aws ec2 delete-route --route-table rtb-1 --destination-cidr-block 10.0.0.0/8",
-        "aws ec2 delete-subnet --subnet-id subnet-1 --force",
-        "vipmanager iam-policy --vcp vpc-1",
-        "output multus-iam Nothing",
-        "describe resourcesVpcConfig.nothing",
-        "make nothing",
-    ]
-    for text in wrong:
-        block = Block(EKS, 1, text)
-        (words,) = block.commands
-        with pytest.raises((AssertionError, KeyError, arguments.UsageError)):
-            CHECKS[words[0]](words, block)
+@pytest.mark.parametrize(
+    "document",
+    [each for each in DOCUMENTS if each.name != "CHANGELOG.md"],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_what_commands_in_the_text_name_is_there(document: Path) -> None:
+    """Those of kubectl and vipmanager in `…`. One that has … or […] in it is not whole, and left out."""
+    text = re.sub(r"^( *)```.*?^\1```$", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for command in re.findall(r"`((?:kubectl|vipmanager) [^`]+)`", text):
+        if not re.search(r"…|\[", command):
+            (words,) = Block(document, text.count("\n", 0, text.index(command)) + 1, " ".join(command.split())).commands
+            CHECKS[words[0]](words, Block(document, 1, command))
 
 
 # What can run here
 
-OFFLINE = frozenset(("cp", "cd", "sed", "grep", "vipmanager", "python"))
+OFFLINE = frozenset(("cp", "cd", "export", "sed", "grep", "vipmanager", "python"))
 
 
 def runs_here(block: Block) -> bool:
@@ -84,10 +86,19 @@ def runs_here(block: Block) -> bool:
     return here and not away and not any(each[:2] == ["python", "-m"] for each in words)
 
 
+def script_of(document: Path) -> str:
+    """The commands of a document that can run here, in one shell."""
+    return "".join(block.text for block in blocks(document) if runs_here(block))
+
+
 def run(script: str, where: Path) -> subprocess.CompletedProcess[str]:
-    """Run it in a copy of the repository's manifests, with the variables that the documents set."""
+    """Run it in a copy of the repository's manifests, with the variables that the documents set.
+
+    A sample stands in for the reader's own ConfigMap, which kubectl is asked for.
+    """
     for name in ("samples", "nad", "cfn"):
         shutil.copytree(ROOT / name, where / name)
+    shutil.copy(ROOT / "samples" / "vipmanager-cm.yaml", where / "configmap.yaml")
     (where / ".venv-eks").mkdir()
     prelude = (
         f'set -eu\nvipmanager() {{ "{sys.executable}" -m vipmanager "$@"; }}\npython() {{ "{sys.executable}" "$@"; }}\n'
@@ -115,21 +126,26 @@ def run(script: str, where: Path) -> subprocess.CompletedProcess[str]:
     "document", [each for each in DOCUMENTS if any(map(runs_here, blocks(each)))], ids=lambda path: path.name
 )
 def test_what_can_run_here_runs(document: Path, tmp_path: Path) -> None:
-    done = run("".join(block.text for block in blocks(document) if runs_here(block)), tmp_path)
+    done = run(script_of(document), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_documents_have_blocks_that_run_here() -> None:
-    assert {block.document.name for block in ALL if runs_here(block)} >= {
-        "eks.md",
-        "migration.md",
-        "release.md",
-        "README.md",
-    }
+    names = {str(block.document.relative_to(ROOT)) for block in ALL if runs_here(block)}
+    assert names >= {"README.md", "docs/eks.md", "docs/migration.md", "docs/release.md", "samples/README.md"}
+
+
+def test_after_the_readmes_edits_nothing_is_left_to_edit(tmp_path: Path) -> None:
+    done = run(script_of(ROOT / "README.md"), tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    edited = [path for suffix in ("yaml", "json") for path in (tmp_path / "samples").glob(f"**/*.{suffix}")]
+    assert len(edited) > 20
+    assert not [path for path in edited if re.search("ACCOUNT|REGION", path.read_text())]
+    assert "vpc/vpc-" in (tmp_path / "samples" / "iam-policy.json").read_text()
 
 
 def test_after_the_quick_starts_edits_nothing_is_left_to_edit(tmp_path: Path) -> None:
-    done = run("".join(block.text for block in blocks(EKS) if runs_here(block)), tmp_path)
+    done = run(script_of(EKS), tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     samples = tmp_path / ".venv-eks" / "samples"
     edited = [path for suffix in ("yaml", "json") for path in samples.glob(f"**/*.{suffix}")]
@@ -146,7 +162,9 @@ def test_after_the_quick_starts_edits_nothing_is_left_to_edit(tmp_path: Path) ->
     ]
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+@pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="needs kubectl: `kubectl patch --local` is run nowhere else"
+)
 def test_the_patch_puts_the_pod_into_the_subnets_zone(tmp_path: Path) -> None:
     (block,) = (each for each in blocks(EKS) if "--local" in each.text)
     (line,) = re.findall(r"^kubectl patch (?:.*\\\n)*.*\n", block.text, re.MULTILINE)
@@ -181,8 +199,8 @@ def test_files_named_in_the_text_exist() -> None:
 
 
 def test_the_quick_starts_settings_fit_the_manifests() -> None:
-    """The peer's subnet is one of the samples' peers; the Multus and floating subnets are those of nad/."""
-    text = EKS.read_text()
+    """The peer's subnet is one of the samples' peers; Multus and floating subnets, cfn/README.md's too, are nad/'s."""
+    texts = [EKS.read_text(), (ROOT / "cfn/README.md").read_text()]
     assert "10.10.31.0/24" in read_configmap(str(SAMPLES / "vipmanager-cm.yaml"))["Intf1Peers"].split(",")
     for folder, first, second in (
         ("subnet", "MultusCidrA1", "MultusCidrA2"),
@@ -190,4 +208,4 @@ def test_the_quick_starts_settings_fit_the_manifests() -> None:
     ):
         for name, parameter in (("nad-if1", first), ("nad-if2", second)):
             (network,) = (each.network for each in MANIFESTS if each.name == name and each.pattern == folder)
-            assert f"{parameter}={network['ipam']['ranges'][0][0]['subnet']}" in text
+            assert all(f"{parameter}={network['ipam']['ranges'][0][0]['subnet']}" in text for text in texts)

@@ -22,23 +22,34 @@ def _shown(key: str, value: Any) -> Any:
     return value if isinstance(value, int | bool) else str(value)
 
 
+def printable(line: str) -> str:
+    """A line with escapes for whatever would steer the terminal of who reads it, or begin another line.
+
+    What others say, and the messages and tracebacks of libraries, may hold anything.
+    """
+    if line.isprintable():
+        return line
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in line)
+
+
 def _stamp(record: logging.LogRecord) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
 
 
 class TextFormatter(logging.Formatter):
-    """`TIME LEVEL event key=value …`; values with blanks are quoted."""
+    """`TIME LEVEL event key=value …`; values with blanks are quoted, and what is no event's line is indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, with a traceback below it when there is one."""
         facts = getattr(record, "facts", {})
         quoted = " ".join(f"{key}={self._quote(str(value))}" for key, value in facts.items())
-        line = f"{_stamp(record)} {record.levelname} {record.getMessage()} {quoted}".rstrip()
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = f"{_stamp(record)} {record.levelname} {printable(record.getMessage())} {quoted}".rstrip()
+        below = self.formatException(record.exc_info).splitlines() if record.exc_info else ()
+        return "\n".join([line, *(f"  {printable(each)}" for each in below)])
 
     @staticmethod
     def _quote(value: str) -> str:
-        if not value.isprintable():  # what others say must not steer the terminal of who reads it
+        if not value.isprintable():
             return json.dumps(value)
         return json.dumps(value, ensure_ascii=False) if " " in value or '"' in value else value
 
@@ -52,7 +63,7 @@ class JsonFormatter(logging.Formatter):
         data.update(getattr(record, "facts", {}))
         if record.exc_info:
             data["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(data, ensure_ascii=False)
+        return printable(json.dumps(data, ensure_ascii=False))
 
 
 def set_up(level: str, form: str) -> None:

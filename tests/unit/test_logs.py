@@ -91,3 +91,23 @@ def test_ours_from_the_level_on_and_others_from_warning_on(capsys: pytest.Captur
     lines = captured.err.splitlines()
     assert captured.out == "" and len(lines) == 2
     assert "rtb-1" in lines[0] and "said" in lines[1]
+
+
+HOSTILE = "gone\n2026-11-21T22:00:00.000Z INFO claimed address=6.6.6.6 \x1b[2J\x9b31m\u202edlrow"
+
+
+@pytest.mark.parametrize("form", [TextFormatter(), JsonFormatter()])
+@pytest.mark.parametrize("where", ["message", "fact", "traceback"])
+def test_what_others_say_begins_no_line_and_steers_no_terminal(form: logging.Formatter, where: str) -> None:
+    record = logging.LogRecord("urllib3", logging.WARNING, "", 0, HOSTILE if where == "message" else "x", (), None)
+    if where == "fact":
+        record.facts = {"why": HOSTILE}
+    if where == "traceback":
+        record.exc_info = (ValueError, ValueError(HOSTILE), None)
+    lines = form.format(record).split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert len(lines) == (3 if where == "traceback" and isinstance(form, TextFormatter) else 1)
+    assert "6.6.6.6" in lines[-1]
+    if isinstance(form, JsonFormatter) and where == "message":
+        assert json.loads(lines[0])["event"] == HOSTILE

@@ -47,7 +47,8 @@ class Backoff:
 
 PASSING = Backoff(0.1, 20.0)
 STANDING = Backoff(2.0, 120.0)
-"""What a repetition will hardly change (denied, limit, invalid) is repeated seldom, in case somebody mends it."""
+"""What a repetition will hardly change (denied, limit, invalid) is repeated seldom, in case somebody mends it; not so
+what is over when a clock is right again."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class RetryBook:
         """Note a failure; returns when and why it is tried again."""
         attempts = self._retries[key].attempts + 1 if key in self._retries else 1
         retry = Retry(attempts, 0.0, failure)
-        backoff = STANDING if retry.standing else PASSING
+        backoff = STANDING if retry.standing and not failure.of_credentials else PASSING
         retry = Retry(attempts, now + backoff.delay(attempts, self._draw), failure)
         self._retries[key] = retry
         return retry

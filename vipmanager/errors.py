@@ -34,6 +34,18 @@ THROTTLES = frozenset(
 """Too many calls are made: EC2's own code, and those that botocore knows of others (retries/standard.py)."""
 
 
+CREDENTIAL_CODES = frozenset(
+    (
+        "AuthFailure",
+        "InvalidClientTokenId",
+        "MissingAuthenticationToken",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    )
+)
+"""AWS does not accept the credentials themselves. It is the same where a clock is off, and over as soon as that is."""
+
+
 LONGEST = 300
 """Characters of a message that is shown in one line: a denial of AWS carries a thousand of encoded detail."""
 
@@ -67,6 +79,11 @@ class Failure:
     def throttled(self) -> bool:
         """Whether it is about how many calls are made, and not about this one."""
         return self.code in THROTTLES
+
+    @property
+    def of_credentials(self) -> bool:
+        """Whether it is about who calls, and not about what is asked."""
+        return self.code in CREDENTIAL_CODES
 
     def __str__(self) -> str:
         text = f"{self.call} failed ({self.kind.value}, {self.code}): {self.message}"

@@ -60,6 +60,15 @@ def test_delays_are_drawn_from_the_whole_of_a_doubling_range_up_to_a_cap(kind: E
     assert tops[-1] == backoff.cap
 
 
+@pytest.mark.parametrize("code", ["AuthFailure", "SignatureDoesNotMatch"])
+def test_credentials_that_are_refused_are_tried_again_soon(code: str) -> None:
+    """A clock that was off is right again without anybody's doing; a permission is not given so."""
+    book = RetryBook(lambda: 1.0)
+    refused = Failure(ErrorKind.DENIED, "ec2:CreateRoute", code, "not able to validate the provided access credentials")
+    assert [book.failed(KEY, refused, 0.0).due for _ in range(12)][-1] == PASSING.cap
+    assert book.standing()[KEY].standing, "an init run ends with it all the same"
+
+
 def test_a_thousand_failures_do_not_overflow() -> None:
     book = RetryBook(lambda: 1.0)
     for _ in range(2000):

@@ -13,7 +13,7 @@ from botocore.parsers import ResponseParserError
 
 from vipmanager.clients import ec2_errors, ec2_model, ec2_operations
 from vipmanager.clients.ec2 import translate
-from vipmanager.errors import ErrorKind, Failure
+from vipmanager.errors import CREDENTIAL_CODES, ErrorKind, Failure
 
 
 def name_of(operation: str) -> str:
@@ -111,7 +111,7 @@ def test_codes_to_retry(code: str) -> None:
 def test_codes_of_denial_name_what_to_allow(code: str) -> None:
     found = translated(client_error(code, 403))
     assert found.kind is ErrorKind.DENIED
-    if code in ec2_errors.CREDENTIAL_CODES:
+    if code in CREDENTIAL_CODES:
         assert "credentials" in found.remedy
     elif code in ec2_errors.REMEDIES:
         assert found.remedy == ec2_errors.REMEDIES[code]
@@ -120,7 +120,7 @@ def test_codes_of_denial_name_what_to_allow(code: str) -> None:
 
 
 def test_codes_of_credentials_are_denials() -> None:
-    assert ec2_errors.CREDENTIAL_CODES <= ec2_errors.DENIED_CODES
+    assert CREDENTIAL_CODES <= ec2_errors.DENIED_CODES
     assert not ec2_errors.RETRY_CODES & ec2_errors.DENIED_CODES
 
 

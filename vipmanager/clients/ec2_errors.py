@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vipmanager.errors import THROTTLES, ErrorKind, Failure
+from vipmanager.errors import CREDENTIAL_CODES, THROTTLES, ErrorKind, Failure
 
 LONGEST_MESSAGE = 4096
 """Characters; a denial with its encoded detail has 1,500."""
@@ -39,16 +39,6 @@ DENIED_CODES = frozenset(
         "MissingAuthenticationToken",
         "OperationNotPermitted",
         "OptInRequired",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    )
-)
-
-CREDENTIAL_CODES = frozenset(
-    (
-        "AuthFailure",
-        "InvalidClientTokenId",
-        "MissingAuthenticationToken",
         "SignatureDoesNotMatch",
         "UnrecognizedClientException",
     )

@@ -31,6 +31,9 @@ class Metric(NamedTuple):
     help: str
 
 
+LEASE = ("lease",)
+"""NAMESPACE/NAME of the Lease: several Deployments of the nodeport mode may run in one namespace."""
+
 METRICS = (
     Metric("vipmanager_build_info", GAUGE, ("version", "mode"), "1, with the version and the mode that runs."),
     Metric(
@@ -50,11 +53,23 @@ METRICS = (
         (),
         "From the kernel's event, the start, the lease or drift found until nothing was left to do.",
     ),
+    Metric(
+        "vipmanager_slowest_convergence_seconds",
+        GAUGE,
+        (),
+        "The longest convergence that ended in the last 15 minutes; 0 when none did.",
+    ),
     Metric("vipmanager_ec2_calls_total", COUNTER, ("operation", "code"), "Requests to EC2: ok, or the error code."),
     Metric("vipmanager_ec2_call_seconds", HISTOGRAM, ("operation",), "How long requests to EC2 took."),
     Metric("vipmanager_ec2_throttles_total", COUNTER, ("operation",), "Requests that EC2 throttled."),
     Metric("vipmanager_claims_total", COUNTER, (), "Addresses claimed: every target of theirs became ours."),
     Metric("vipmanager_concessions_total", COUNTER, (), "Addresses conceded to another live ENI."),
+    Metric(
+        "vipmanager_flaps_total",
+        COUNTER,
+        (),
+        "Claims of an address that this pod had claimed three times in the ten minutes before.",
+    ),
     Metric(
         "vipmanager_drift_total", COUNTER, (), "Routes and addresses that were ours and that somebody else changed."
     ),
@@ -63,9 +78,19 @@ METRICS = (
     ),
     Metric("vipmanager_netlink_overruns_total", COUNTER, (), "Times the kernel dropped events; all is read anew then."),
     Metric("vipmanager_loop_age_seconds", GAUGE, (), "How long the loop's round has lasted; 0 while it waits."),
-    Metric("vipmanager_holds", GAUGE, (), "nodeport: 1 while this node is the holder."),
-    Metric("vipmanager_lease_transitions_total", COUNTER, (), "nodeport: changes of hands, as the Lease counts them."),
-    Metric("vipmanager_lease_renewal_age_seconds", GAUGE, (), "nodeport: since this holder's last successful renewal."),
+    Metric("vipmanager_holds", GAUGE, LEASE, "nodeport: 1 while this node is the holder."),
+    Metric(
+        "vipmanager_lease_transitions_total", COUNTER, LEASE, "nodeport: changes of hands, as the Lease counts them."
+    ),
+    Metric(
+        "vipmanager_lease_renewal_age_seconds", GAUGE, LEASE, "nodeport: since this holder's last successful renewal."
+    ),
+    Metric(
+        "vipmanager_lease_renewals_total",
+        COUNTER,
+        (*LEASE, "result"),
+        "nodeport: this holder's renewals: ok, late (past the middle of RetryPeriod and RenewDeadline) or missed.",
+    ),
 )
 """All of them. Names and units follow Prometheus' conventions (prometheus.io/docs/practices/naming)."""
 
@@ -108,7 +133,20 @@ class Metrics:
         self._lock = threading.Lock()
         self._values: dict[str, dict[LabelValues, float]] = {}
         self._tallies: dict[str, dict[LabelValues, _Tally]] = {}
-        self._computed: dict[str, Callable[[], float | None]] = {}
+        self._computed: dict[str, tuple[LabelValues, Callable[[], float | None]]] = {}
+
+    def begin(self, name: str, **labels: str) -> None:
+        """Show a counter or histogram at zero before there is anything to count.
+
+        A scraper sees only what is added after its first sample of a series (prometheus.io/docs/practices/
+        instrumentation, "Avoid missing metrics").
+        """
+        if BY_NAME[name].kind != HISTOGRAM:
+            self.add(name, 0, **labels)
+            return
+        key = _key(name, labels)
+        with self._lock:
+            self._tallies.setdefault(name, {}).setdefault(key, _Tally())
 
     def add(self, name: str, amount: float = 1, **labels: str) -> None:
         """Count."""
@@ -140,21 +178,20 @@ class Metrics:
             tally.counts[bisect_left(BUCKETS, seconds)] += 1
             tally.sum += seconds
 
-    def compute(self, name: str, function: Callable[[], float | None]) -> None:
+    def compute(self, name: str, function: Callable[[], float | None], **labels: str) -> None:
         """Ask for the value at each snapshot; None leaves the metric out. Called from the scraping thread."""
-        _ = BY_NAME[name]
-        self._computed[name] = function
+        self._computed[name] = _key(name, labels), function
 
     def snapshot(self) -> dict[str, Samples]:
         """Name → label values → value, in the order of METRICS; a metric without a value is left out."""
-        computed = {name: function() for name, function in list(self._computed.items())}
+        computed = {name: (key, function()) for name, (key, function) in list(self._computed.items())}
         found: dict[str, dict[LabelValues, float | Histogram]] = {}
         with self._lock:
             for name, series in self._values.items():
                 found[name] = dict(series)
             for name, tallies in self._tallies.items():
                 found[name] = {key: tally.frozen() for key, tally in tallies.items()}
-        found.update((name, {(): value}) for name, value in computed.items() if value is not None)
+        found.update((name, {key: value}) for name, (key, value) in computed.items() if value is not None)
         return {metric.name: found[metric.name] for metric in METRICS if found.get(metric.name)}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +31,20 @@ JUMP = 1.0
 """Seconds by which the wall clock must jump before times in the status are corrected: a file that only time changes
 would be written for nothing."""
 
+FLAP_WITHIN, FLAP_AFTER = 600.0, 3
+"""Seconds, and claims of one address in them: the next one is a flap. A switch-over, and one back, are none; nor are
+many addresses that move together."""
+
+REMEMBERED = 900.0
+"""Seconds for which the slowest convergence is shown: most are over before the first scrape or between two."""
+
+ZERO = ("claims_total", "concessions_total", "flaps_total", "drift_total", "convergence_seconds")
+
 
 class Monitor:
     """One for each process. Without file, metrics or sink, that part is left out.
 
-    What the reports call is the loop's; `alive`, `ready` and `hidden` may be called from any thread.
+    What the reports call is the loop's; `alive`, `ready`, `hidden` and `serves` may be called from any thread.
     `clock` is the loop's own, `wall` Unix time.
     """
 
@@ -60,14 +70,19 @@ class Monitor:
         self._stamps: dict[str, tuple[object, float]] = {}
         self._status: Mapping[str, Any] = {}
         self._unwritable = ""
+        self._serves, self._serves_unwritten = "", False
         self._uncompared: set[str] = set()
         self._compared_at: float | None = None
         self._open_since: float | None = None
+        self._claims: deque[tuple[float, Address]] = deque()
+        self._claimed: Counter[Address] = Counter()
+        self._slow: tuple[tuple[float, float], ...] = ()
         if metrics is not None:
             metrics.set("vipmanager_build_info", 1, version=__version__, mode=mode)
             metrics.set("vipmanager_ready", 0)
-            for name in ("claims", "concessions", "drift"):  # a counter that begins with 1 has no increase to see
-                metrics.add(f"vipmanager_{name}_total", 0)
+            for name in ZERO:
+                metrics.begin(f"vipmanager_{name}")
+            metrics.compute("vipmanager_slowest_convergence_seconds", self._slowest)
             metrics.compute("vipmanager_loop_age_seconds", self._loop_age)
             metrics.compute("vipmanager_resync_age_seconds", lambda: self.age(self._compared_at))
 
@@ -83,6 +98,8 @@ class Monitor:
         with self._beats:
             self._beat_at, self._resting = self._clock(), False
             self._beats.notify_all()
+        if self._serves_unwritten and self._status:
+            self._write("")
 
     def rest(self) -> None:
         """The loop is about to wait until something happens."""
@@ -112,6 +129,14 @@ class Monitor:
         """The floating addresses of this pod or node: nothing of vipmanager's answers on them."""
         return self._hidden
 
+    def serves(self, at: str) -> None:
+        """Where /readyz can be asked from within, as HOST:PORT; the loop writes it into the status."""
+        if at == self._serves:
+            return
+        self._serves, self._serves_unwritten = at, True
+        if self._watch is not None:
+            self._watch.wake()
+
     def publish(self, status: Mapping[str, Any], not_ready: str, hidden: Collection[Address]) -> None:
         """What a round came to; `not_ready` is empty when everything is in place."""
         self._not_ready, self._hidden = not_ready, frozenset(hidden)
@@ -126,9 +151,11 @@ class Monitor:
         self._write(result)
 
     def _write(self, result: str) -> None:
+        self._serves_unwritten = False
         if self._file is None:
             return
-        known = {**self._status, "ready": not self._not_ready, "not_ready": self._not_ready, "result": result}
+        served = {"serves": self._serves} if self._serves else {}
+        known = {**self._status, **served, "ready": not self._not_ready, "not_ready": self._not_ready, "result": result}
         why = self._file.write({"mode": self.mode, **known})
         if why and why != self._unwritable:
             level = logging.DEBUG if self.mode == "init" else logging.WARNING
@@ -154,6 +181,11 @@ class Monitor:
 
     # metrics
 
+    def begin(self, name: str, **labels: str) -> None:
+        """See Metrics."""
+        if self._metrics is not None:
+            self._metrics.begin(name, **labels)
+
     def add(self, name: str, amount: float = 1, **labels: str) -> None:
         """See Metrics."""
         if self._metrics is not None:
@@ -169,10 +201,26 @@ class Monitor:
         if self._metrics is not None:
             self._metrics.replace(name, values)
 
-    def compute(self, name: str, function: Callable[[], float | None]) -> None:
+    def compute(self, name: str, function: Callable[[], float | None], **labels: str) -> None:
         """See Metrics."""
         if self._metrics is not None:
-            self._metrics.compute(name, function)
+            self._metrics.compute(name, function, **labels)
+
+    def claimed(self, address: Address) -> None:
+        """A claim is complete."""
+        if self._metrics is None:
+            return
+        now = self._clock()
+        while self._claims and self._claims[0][0] <= now - FLAP_WITHIN:
+            _, old = self._claims.popleft()
+            self._claimed[old] -= 1
+            if not self._claimed[old]:
+                del self._claimed[old]
+        self._metrics.add("vipmanager_claims_total")
+        if self._claimed[address] >= FLAP_AFTER:
+            self._metrics.add("vipmanager_flaps_total")
+        self._claims.append((now, address))
+        self._claimed[address] += 1
 
     def progress(self, *, under_way: bool, began: float | None = None) -> None:
         """Whether anything is left to do. `began`: when the round began that finds so; the kernel may be earlier."""
@@ -183,9 +231,20 @@ class Monitor:
         if under_way and self._open_since is None:
             self._open_since = began if heard is None else min(heard, began)
         elif not under_way and self._open_since is not None:
-            if self._metrics is not None:
-                self._metrics.observe("vipmanager_convergence_seconds", self._clock() - self._open_since)
+            self._converged(self._clock() - self._open_since)
             self._open_since = None
+
+    def _converged(self, took: float) -> None:
+        if self._metrics is None:
+            return
+        self._metrics.observe("vipmanager_convergence_seconds", took)
+        now = self._clock()
+        longer = ((at, each) for at, each in self._slow if each > took and at > now - REMEMBERED)
+        self._slow = (*longer, (now, took))  # the longest first; one assignment, because another thread reads it
+
+    def _slowest(self) -> float:
+        oldest = self._clock() - REMEMBERED
+        return next((took for at, took in self._slow if at > oldest), 0.0)
 
     def compare(self, facts: Collection[str]) -> None:
         """EC2 is about to be compared in full: these facts are read anew. None at all: there is nothing to compare."""
@@ -208,7 +267,7 @@ class Monitor:
 
     # events
 
-    def emit(self, reason: str, message: str, *, warning: bool = False) -> None:
-        """Tell Kubernetes, where a sink is given."""
+    def emit(self, reason: str, message: str, *, warning: bool = False, about: str = "") -> None:
+        """Tell Kubernetes, where a sink is given. See EventSink."""
         if self._sink is not None:
-            self._sink.emit(reason, message, warning=warning)
+            self._sink.emit(reason, message, warning=warning, about=about)

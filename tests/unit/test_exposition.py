@@ -91,6 +91,7 @@ def test_the_process_is_measured_too() -> None:
     """For whoever watches memory and descriptors over weeks; nothing of Python's own."""
     names = {name for name, _ in samples(text({}))}
     assert {"process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"} <= names
+    assert "process_start_time_seconds" in names  # VipmanagerRestarting
     assert not [name for name in names if name.startswith("python_")]
 
 

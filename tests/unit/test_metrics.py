@@ -64,6 +64,30 @@ def test_a_snapshot_does_not_change_afterwards() -> None:
     assert before[SECONDS] != metrics.snapshot()[SECONDS]
 
 
+def test_what_begins_is_there_at_zero_and_begins_once() -> None:
+    """A scraper sees no increase in what a series begins with."""
+    metrics = Metrics()
+    metrics.begin("vipmanager_convergence_seconds")
+    metrics.begin("vipmanager_claims_total")
+    zero = Histogram((0,) * len(BUCKETS), 0.0, 0)
+    assert metrics.snapshot() == {"vipmanager_convergence_seconds": {(): zero}, "vipmanager_claims_total": {(): 0}}
+    metrics.observe("vipmanager_convergence_seconds", 1.0)
+    metrics.add("vipmanager_claims_total")
+    metrics.begin("vipmanager_convergence_seconds")
+    metrics.begin("vipmanager_claims_total")
+    found = metrics.snapshot()
+    assert found["vipmanager_claims_total"] == {(): 1}
+    assert found["vipmanager_convergence_seconds"][()].count == 1  # type: ignore[union-attr]
+
+
+def test_what_is_computed_may_have_labels() -> None:
+    metrics = Metrics()
+    metrics.compute("vipmanager_lease_renewal_age_seconds", lambda: 2.0, lease="core/sip")
+    assert metrics.snapshot() == {"vipmanager_lease_renewal_age_seconds": {("core/sip",): 2.0}}
+    with pytest.raises(KeyError):
+        metrics.compute("vipmanager_lease_renewal_age_seconds", lambda: 2.0)
+
+
 def test_what_is_computed_is_asked_each_time_and_may_be_absent() -> None:
     metrics, ages = Metrics(), iter((1.0, None, 3.0))
     metrics.compute("vipmanager_resync_age_seconds", lambda: next(ages))

@@ -14,10 +14,10 @@ import pytest
 from tests.doubles.clock import BOUND, SkewedClock, StillClock, until
 from tests.unit.node_process import Statuses
 from vipmanager.metrics import Histogram, Metrics
-from vipmanager.monitor import FRESH, Monitor
+from vipmanager.monitor import FLAP_AFTER, FLAP_WITHIN, FRESH, REMEMBERED, Monitor
 from vipmanager.watch import Watch
 
-ONE = ip_address("192.168.0.1")
+ONE, TWO = ip_address("192.168.0.1"), ip_address("192.168.0.2")
 
 
 class Loop:
@@ -156,6 +156,18 @@ class TestReadiness:
         monitor.ended("stopped")
         assert file.last == {**known, "ready": False, "not_ready": "stopped", "result": "stopped"}
 
+    def test_the_file_says_where_it_is_served_with_the_next_round_or_when_the_loop_is_woken(self) -> None:
+        file = Statuses()
+        monitor = Monitor("sidecar", file=file)  # type: ignore[arg-type]
+        monitor.serves("127.0.0.1:1")
+        monitor.beat()
+        assert file.last == {}, "before there is anything to say"
+        monitor.publish({"addresses": []}, "", ())
+        assert file.last["serves"] == "127.0.0.1:1"
+        monitor.serves("127.0.0.1:2")
+        monitor.beat()
+        assert file.last["serves"] == "127.0.0.1:2"
+
     @pytest.mark.parametrize(("mode", "warned"), [("sidecar", 1), ("nodeport", 1), ("init", 0)])
     def test_a_file_that_cannot_be_written_is_said_once(
         self, caplog: pytest.LogCaptureFixture, mode: str, warned: int
@@ -241,6 +253,81 @@ class TestMeasures:
         watch.close()
         theirs.close()
 
+    def test_a_scraper_that_comes_before_it_sees_it_begin_at_zero(self, monitor: Monitor, metrics: Metrics) -> None:
+        for name in ("claims", "concessions", "flaps", "drift"):
+            assert value(metrics, f"vipmanager_{name}_total") == 0, name
+        assert value(metrics, "vipmanager_convergence_seconds").count == 0
+        assert value(metrics, "vipmanager_slowest_convergence_seconds") == 0.0
+
+    def converge(self, monitor: Monitor, still: StillClock, seconds: float) -> None:
+        monitor.progress(under_way=True, began=still())
+        still.advance(seconds)
+        monitor.progress(under_way=False, began=still())
+
+    def test_the_slowest_is_remembered_for_a_while(self, monitor: Monitor, metrics: Metrics, still: StillClock) -> None:
+        """Most are over before a scraper comes: it sees them nevertheless."""
+
+        def slowest() -> float:
+            found: float = value(metrics, "vipmanager_slowest_convergence_seconds")
+            return found
+
+        self.converge(monitor, still, 12.0)
+        for seconds in (1.0, 3.0, 2.0):
+            self.converge(monitor, still, seconds)
+        assert slowest() == 12.0
+        still.advance(REMEMBERED - 6.0)
+        assert slowest() == 3.0
+        still.advance(4.0)
+        assert slowest() == 2.0
+        self.converge(monitor, still, 0.5)
+        assert slowest() == 2.0
+        still.advance(2.0)
+        assert slowest() == 0.5
+        still.advance(REMEMBERED)
+        assert slowest() == 0.0
+
+    def flaps(self, metrics: Metrics) -> float:
+        found: float = value(metrics, "vipmanager_flaps_total")
+        return found
+
+    def test_many_addresses_that_move_to_and_fro_once_do_not_flap(
+        self, monitor: Monitor, metrics: Metrics, still: StillClock
+    ) -> None:
+        many = [ip_address(f"192.168.0.{number}") for number in range(1, 7)]
+        for _ in range(2):
+            for address in many:
+                monitor.claimed(address)
+            still.advance(60.0)
+        assert value(metrics, "vipmanager_claims_total") == 12
+        assert self.flaps(metrics) == 0
+
+    def test_an_address_that_is_claimed_again_and_again_flaps(
+        self, monitor: Monitor, metrics: Metrics, still: StillClock
+    ) -> None:
+        monitor.claimed(TWO)
+        for claim in range(1, 7):
+            monitor.claimed(ONE)
+            assert self.flaps(metrics) == max(0, claim - FLAP_AFTER)
+            still.advance(30.0)
+        still.advance(FLAP_WITHIN)
+        monitor.claimed(ONE)
+        monitor.claimed(TWO)
+        assert self.flaps(metrics) == 3
+
+    def test_claims_now_and_then_do_not_flap(self, monitor: Monitor, metrics: Metrics, still: StillClock) -> None:
+        for _ in range(20):
+            monitor.claimed(ONE)
+            still.advance(FLAP_WITHIN / FLAP_AFTER)
+        assert value(metrics, "vipmanager_claims_total") == 20
+        assert self.flaps(metrics) == 0
+        assert len(monitor._claims) <= FLAP_AFTER
+
+    def test_without_metrics_nothing_is_kept(self, still: StillClock) -> None:
+        monitor = Monitor("init", clock=still)
+        monitor.claimed(ONE)
+        self.converge(monitor, still, 1.0)
+        assert not monitor._claims and not monitor._slow
+
     def test_the_age_is_since_all_facts_were_answered(
         self, monitor: Monitor, metrics: Metrics, still: StillClock
     ) -> None:
@@ -271,7 +358,7 @@ class TestEvents:
         told: list[tuple[str, str, bool]] = []
 
         class Sink:
-            def emit(self, reason: str, message: str, *, warning: bool) -> None:
+            def emit(self, reason: str, message: str, *, warning: bool, about: str = "") -> None:
                 told.append((reason, message, warning))
 
         Monitor("sidecar", sink=Sink()).emit("Claimed", "it", warning=False)

@@ -12,7 +12,7 @@ from bench.sizes import Sizes
 
 NOTE = """\
 holders: pairs of nodes, on each pair groups with a Lease and floating addresses of their own. A trial is what is done
-to one group: its processes are stopped, killed, told to end, their wall clocks jump up to an hour; the Kubernetes API
+to one group: its processes are stopped, killed, told to end, their wall clocks jump by 14 minutes; the Kubernetes API
 does not answer, refuses or is slow for a node, a node is cut off, EC2 fails in the middle of a move. Then one node must
 hold all within LeaseDuration and some seconds. Who has an address is what the kernel announces, in its order."""
 SHORT = Terms(3, 1.5, 0.3)

@@ -16,9 +16,8 @@ from vipmanager.config import Config
 from vipmanager.errors import CallError
 
 if TYPE_CHECKING:
-    from vipmanager.doctor.look import NodeChecks
+    from vipmanager.doctor.node import NodeOutside
     from vipmanager.iam import Scope
-    from vipmanager.observe import PodReads
     from vipmanager.preview.steps import Preview
 
 EX_USAGE = 64
@@ -127,52 +126,29 @@ def run_doctor(parsed: Arguments, config: Config) -> int:
     from vipmanager.clients.imds import ImdsClient
     from vipmanager.clients.netlink import NetlinkClient
     from vipmanager.doctor.look import Outside, run
+    from vipmanager.doctor.node import NodeReads
     from vipmanager.preview.pod import Sources
 
     mode = mode_here(parsed, config)
     imds = ImdsClient(os.environ)
     ec2 = FactsClient(partial(region, os.environ, imds), config.route_table_role)
     claims = ClaimStore(config.state_dir, pod_life(), needed=False).load(monotonic()) if mode == "sidecar" else {}
-    reads, node = (_node_reads(), _node_checks(config)) if mode == "nodeport" else (NetlinkClient(), None)
+    node = _node_outside(config) if mode == "nodeport" else None
+    reads = NodeReads(node.host) if node else NetlinkClient()
     sources = Sources(reads, imds, ec2, Ec2Permissions(ec2, carry_out), Asker())
     return run(config, mode, Outside(sources, ec2, claims, node), as_json=parsed.json)
 
 
-def _node_reads() -> PodReads:
-    from vipmanager.clients.host import HostNetlinkClient
-    from vipmanager.doctor.look import NodeReads
-
-    return NodeReads(HostNetlinkClient())
-
-
-def _node_checks(config: Config) -> NodeChecks:
+def _node_outside(config: Config) -> NodeOutside:
     """What doctor asks of the Kubernetes API, of the kernel's nftables and of the node's health."""
     from vipmanager.clients.checks import run_check
     from vipmanager.clients.host import HostNetlinkClient
-    from vipmanager.clients.kube import LeaseClient
-    from vipmanager.doctor.look import NodeChecks, lease_text
-    from vipmanager.errors import ErrorKind, Failure
+    from vipmanager.clients.kube_access import LeaseAccessClient
+    from vipmanager.doctor.node import NodeOutside
 
-    namespace = os.environ.get("POD_NAMESPACE", "")
-
-    def lease() -> str:
-        if not namespace:
-            text, remedy = "POD_NAMESPACE is empty", "set it from fieldRef metadata.namespace"
-            raise CallError(Failure(ErrorKind.INVALID, "get lease", "NoNamespace", text, remedy))
-        return lease_text(LeaseClient(namespace, config.lease_name, 2.0).read(), f"{namespace}/{config.lease_name}")
-
-    def health(host: str) -> str:
-        assert config.health_check is not None
-        why = run_check(config.health_check, host, 1.0)
-        if why:
-            remedy = "start what it asks on this node, or correct HealthCheck"
-            raise CallError(Failure(ErrorKind.INVALID, "HealthCheck", "Unhealthy", why, remedy))
-        return f"{config.health_check} answers"
-
-    def marks() -> str:
-        return f"available, tables of ours: {', '.join(sorted(HostNetlinkClient().marks())) or 'none'}"
-
-    return NodeChecks(lease, health if config.health_check else None, marks)
+    namespace, name = os.environ.get("POD_NAMESPACE", ""), config.lease_name
+    lease = LeaseAccessClient(namespace, name, 2.0) if namespace else None
+    return NodeOutside(HostNetlinkClient(), lease, f"{namespace}/{name}", run_check)
 
 
 def run_iam_policy(parsed: Arguments, config: Config) -> int:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from vipmanager.clients.ec2_operations import DOCTOR_OPERATIONS, PERMISSION_ONLY
 from vipmanager.config import Config
 from vipmanager.floating import FloatingMode
 from vipmanager.model_node import FLOATING_TAG
@@ -26,6 +25,12 @@ DISCOVERY = ("DescribeNetworkInterfaces", "DescribeRouteTables", "DescribeSubnet
 
 ASSIGN6 = ("AssignIpv6Addresses", "UnassignIpv6Addresses")
 """IPv6 knows no reassignment: it is taken from its holder first, in an init run too."""
+
+DOCTOR_OPERATIONS = ("DescribeInstanceTypes", "DescribeInstances")
+"""What only `vipmanager doctor` calls besides, and can do without."""
+
+PERMISSION_ONLY = frozenset({"CreateTags"})
+"""Never called: IAM asks for it where something is made with tags (EC2 user guide, "Grant permission to tag")."""
 
 FLOATING_ENI = (
     "AttachNetworkInterface",

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_netw
 from urllib.parse import urlsplit
 
 from vipmanager.floating import Floating, HealthCheck
-from vipmanager.model import Address, Network
+from vipmanager.model import Address, Network, may_float
 
 TRUE_WORDS = frozenset(("true", "yes", "on", "1"))
 FALSE_WORDS = frozenset(("false", "no", "off", "0"))
@@ -206,7 +206,7 @@ def parse_address(text: str, accepted: str) -> Address:
     except ValueError:
         hint = "; leave the prefix length away" if "/" in text else ""
         raise Invalid(f"{text!r} is no address{hint}; accepted: {accepted}") from None
-    if address.is_multicast or address.is_loopback or address.is_unspecified or address.is_link_local:
+    if not may_float(address):
         raise Invalid(f"{text!r} cannot float (multicast, loopback, link-local or unspecified)")
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         raise Invalid(f"{text!r} names an interface; accepted: {accepted}")

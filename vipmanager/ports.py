@@ -7,7 +7,7 @@ went wrong. All of EC2's may be called from several threads at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -153,6 +153,44 @@ class FloatingEc2Port(Ec2Port, Protocol):
         """pending, running, shutting-down, stopping, stopped or terminated; terminated where it is unknown."""
 
 
+class Identity(NamedTuple):
+    """The role or user behind the credentials, and how many seconds this clock is ahead of AWS's.
+
+    Where AWS refuses the credentials, `failure` says why and `arn` is empty: the clock may be the reason. `skew` is
+    None where AWS does not tell its time.
+    """
+
+    arn: str
+    skew: float | None
+    failure: Failure | None = None
+
+
+class Worker(NamedTuple):
+    """An instance's type and the hop limit of its IMDS; None where EC2 does not tell."""
+
+    type: str
+    hop_limit: int | None
+
+
+class FactsPort(FloatingEc2Port, Protocol):
+    """What doctor asks of AWS besides."""
+
+    def identity(self) -> Identity:
+        """Who one is. CallError where AWS does not answer, or not now."""
+
+    def worker(self, instance_id: str) -> Worker:
+        """What an instance is."""
+
+    def addresses_per_eni(self, instance_type: str) -> tuple[int | None, int | None]:
+        """How many IPv4 and IPv6 addresses an ENI of this type may have."""
+
+    def may_assign(self, eni_id: str, cidrs: Collection[Network], version: int, *, release: bool) -> None:
+        """Whether addresses may be assigned to an ENI or, with `release`, taken from it; changes nothing.
+
+        `cidrs` are those of its subnet. DENIED where IAM forbids it.
+        """
+
+
 class RoutesPort(Protocol):
     """The routes and rules of a network namespace, through rtnetlink."""
 
@@ -240,6 +278,16 @@ class LeasePort(Protocol):
         """Call `seen` with every change until the server ends the stream; RETRY after `silence` seconds of none."""
 
 
+class LeaseAccessPort(Protocol):
+    """Whether this process may use its Lease."""
+
+    def read(self) -> Lease | None:
+        """See LeasePort."""
+
+    def may(self, verb: str) -> bool:
+        """Whether its service account may get, create, update or watch it; nothing is done."""
+
+
 class DiscoveryPort(Protocol):
     """The instance metadata service: facts of the worker's ENIs without an API call."""
 
@@ -253,5 +301,8 @@ class DiscoveryPort(Protocol):
 class EventSink(Protocol):
     """Kubernetes Events on the own Pod: what happened, for those who look with kubectl."""
 
-    def emit(self, reason: str, message: str, *, warning: bool) -> None:
-        """Tell it soon, or never: it does not block and raises nothing. `reason` is one word in CamelCase."""
+    def emit(self, reason: str, message: str, *, warning: bool, about: str = "") -> None:
+        """Tell it soon, or never: it does not block and raises nothing. `reason` is one word in CamelCase.
+
+        Of what is `about` the same (an address, a lease…) only the last matters. Empty: about nothing but itself.
+        """

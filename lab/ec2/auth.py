@@ -14,7 +14,12 @@ from email.message import Message
 
 from lab.ec2.errors import Ec2Error
 
+SIGNED_WITHIN = timedelta(minutes=15)
+"""How far the time of a signature may be from AWS's: "more than 15 minutes after the date stamp on the request", or in
+the future (Amazon EC2 API reference and STS API reference, "Common errors", RequestExpired)."""
+
 _CREDENTIAL = re.compile(r"AWS4-HMAC-SHA256\s+Credential=([^/,\s]+)/\d{8}/[^/,\s]+/([^/,\s]+)/aws4_request")
+_STAMP = "%Y%m%dT%H%M%SZ"  # X-Amz-Date
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,30 @@ def signed_by(headers: Message[str, str]) -> tuple[str, str]:
     return match[1], match[2]
 
 
+def check_time(headers: Message[str, str], service: str) -> None:
+    """Refuse a signature that is too old or of the future.
+
+    STS says SignatureDoesNotMatch and both times (github.com/devsecops/bootcamp issue 101, with the "15 min."); EC2
+    AuthFailure, as to an unknown key (github.com/aws/aws-sdk-java issue 519), and not RequestExpired as documented.
+    """
+    text = headers.get("X-Amz-Date", "")
+    try:
+        signed = datetime.strptime(text, _STAMP).replace(tzinfo=UTC)
+    except ValueError:
+        raise auth_failure() from None
+    now = datetime.now(UTC)
+    if abs(now - signed) <= SIGNED_WITHIN:
+        return
+    if service != "sts":
+        raise auth_failure()
+    late = signed < now
+    limit = now - SIGNED_WITHIN if late else now + SIGNED_WITHIN
+    why = "Signature expired: {} is now earlier than {} ({} - 15 min.)"
+    why = why if late else "Signature not yet current: {} is still later than {} ({} + 15 min.)"
+    stamps = (each.strftime(_STAMP) for each in (signed, limit, now))
+    raise Ec2Error("SignatureDoesNotMatch", why.format(*stamps), 403)
+
+
 def auth_failure() -> Ec2Error:
     """What EC2 says to an unknown key."""
     return Ec2Error("AuthFailure", "AWS was not able to validate the provided access credentials", 401)
@@ -55,6 +84,7 @@ class Keys:
 
     def __init__(self, account_id: str) -> None:
         self.account_id = account_id
+        self.session_lifetime: float | None = None  # s, of the sessions that STS makes; None: what was asked for
         self._keys: dict[str, Credentials] = {}
         self._lock = threading.Lock()
         self.base = self.add_user("lab")
@@ -89,6 +119,18 @@ class Keys:
         """Let credentials expire now."""
         with self._lock:
             self._keys[access_key] = replace(self._keys[access_key], expires=datetime.now(UTC))
+
+    def expire_sessions(self, role: str) -> None:
+        """Let all credentials of a role that were given out so far expire now."""
+        with self._lock:
+            for key, held in list(self._keys.items()):
+                if f":assumed-role/{role}/" in held.principal:
+                    self._keys[key] = replace(held, expires=datetime.now(UTC))
+
+    def principal(self, access_key: str) -> str:
+        """The ARN that a key belongs to, or belonged to until it expired. Raises LookupError for an unknown one."""
+        with self._lock:
+            return self._keys[access_key].principal
 
     def forget(self, access_key: str) -> None:
         """Delete credentials: AuthFailure from now on."""

@@ -34,6 +34,8 @@ class _Planned:
     error: Ec2Error | None = None
     seconds: float = 0.0
     callback: Callable[[Params], None] | None = None
+    by: Callable[[str | None], bool] | None = None  # asked with the caller's access key; None: whoever calls
+    hits: int = 0
 
     def matches(self, action: str, request: Params) -> bool:
         return fnmatchcase(action, self.action) and (self.when is None or self.when(request))
@@ -69,10 +71,23 @@ class _Throttle:
     size: int
     refill: float
     buckets: dict[str, _Bucket] = field(default_factory=dict)
+    hits: int = 0
 
 
-End = Callable[[], None]
-"""Ends one fault. May be called again."""
+@dataclass(frozen=True)
+class End:
+    """Ends one fault when it is called. May be called again."""
+
+    _end: Callable[[], None]
+    _fault: _Planned | _Throttle
+
+    def __call__(self) -> None:
+        self._end()
+
+    @property
+    def hits(self) -> int:
+        """How many calls it has hit so far."""
+        return self._fault.hits
 
 
 def _lists_several(request: Params) -> bool:
@@ -149,16 +164,37 @@ class Faults:
         """Apply the call, and answer so many seconds later."""
         return self._plan(_Planned(action, "hang", times, when, seconds=seconds))
 
-    def before(self, action: str, callback: Callable[[Params], None], *, times: int | None = 1) -> End:
-        """Call `callback(params)` just before the call is applied, with no lock held: it may use `admin()`."""
-        return self._plan(_Planned(action, "before", times, callback=callback))
+    def hold(
+        self,
+        action: str,
+        seconds: float,
+        times: int | None = 1,
+        *,
+        when: Callable[[Params], bool] | None = None,
+    ) -> End:
+        """Apply the call so many seconds late, whether or not the caller still waits for the answer."""
+        return self._plan(_Planned(action, "hold", times, when, seconds=seconds))
+
+    def before(
+        self,
+        action: str,
+        callback: Callable[[Params], None],
+        *,
+        times: int | None = 1,
+        by: Callable[[str | None], bool] | None = None,
+    ) -> End:
+        """Call `callback(params)` just before the call is applied, with no lock held: it may use `admin()`.
+
+        `by`: asked with the caller's access key whether it is meant. What is planned for one call is all done.
+        """
+        return self._plan(_Planned(action, "before", times, callback=callback, by=by))
 
     def throttle(self, action: str, bucket: int = 100, refill: float = 5.0) -> End:
         """Row "too many calls": a token bucket, `refill` tokens/s, for each action that matches."""
         throttle = _Throttle(action, bucket, refill)
         with self._lock:
             self._throttles.append(throttle)
-        return lambda: self._end(self._throttles, throttle)
+        return End(lambda: self._end(self._throttles, throttle), throttle)
 
     def block(self) -> None:
         """Make the endpoint unreachable: connections are accepted, requests never applied nor answered."""
@@ -179,7 +215,7 @@ class Faults:
     def _plan(self, planned: _Planned) -> End:
         with self._lock:
             self._planned.append(planned)
-        return lambda: self._end(self._planned, planned)
+        return End(lambda: self._end(self._planned, planned), planned)
 
     def _end(self, faults: list[Any], fault: object) -> None:
         with self._lock:
@@ -201,6 +237,7 @@ class Faults:
                     continue
                 bucket = throttle.buckets.setdefault(action, _Bucket(throttle.size, throttle.refill))
                 if not bucket.take():
+                    throttle.hits += 1
                     raise Ec2Error("RequestLimitExceeded", "Request limit exceeded.", 503)
 
     def check_allowed(self, service: str, action: str, caller: Credentials, resource: str | None) -> None:
@@ -221,10 +258,24 @@ class Faults:
         if (failing := self._next("fail", action, request)) and failing.error:
             raise failing.error
 
-    def run_callbacks(self, action: str, request: Params) -> None:
+    def held_for(self, action: str, request: Params) -> float:
+        """The seconds to wait before the call is applied."""
+        holding = self._next("hold", action, request)
+        return holding.seconds if holding else 0.0
+
+    def run_callbacks(self, action: str, request: Params, access_key: str | None = None) -> None:
         """Run what `before` planned."""
-        if (planned := self._next("before", action, request)) and planned.callback:
-            planned.callback(request)
+        with self._lock:
+            planned = [
+                each
+                for each in self._planned
+                if each.kind == "before" and each.matches(action, request) and (each.by is None or each.by(access_key))
+            ]
+            for each in planned:
+                self._count(each)
+        for each in planned:
+            if each.callback:
+                each.callback(request)
 
     def half_of(self, action: str, request: Params) -> tuple[Params, Ec2Error] | None:
         """What of the call is applied when it is to be done by half, and the answer."""
@@ -248,8 +299,13 @@ class Faults:
             planned = next(
                 (each for each in self._planned if each.kind == kind and each.matches(action, request)), None
             )
-            if planned is not None and planned.times is not None:
-                planned.times -= 1
-                if planned.times == 0:
-                    self._planned.remove(planned)
+            if planned is not None:
+                self._count(planned)
             return planned
+
+    def _count(self, planned: _Planned) -> None:
+        planned.hits += 1
+        if planned.times is not None:
+            planned.times -= 1
+            if planned.times == 0:
+                self._planned[:] = [each for each in self._planned if each is not planned]

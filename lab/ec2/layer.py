@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from moto.core.exceptions import ServiceException
 
 from lab.ec2 import addresses, attachments, interfaces, params, routes, sts, subnets
-from lab.ec2.auth import Credentials, Keys, signed_by
+from lab.ec2.auth import Credentials, Keys, check_time, signed_by
 from lab.ec2.errors import Ec2Error, ec2_answer, ec2_error, sts_error
 from lab.ec2.faults import ConnectionLost, Faults
 from lab.ec2.later import Agenda
@@ -60,6 +60,15 @@ class Call:
     finished: float
 
 
+@dataclass(frozen=True)
+class UnderWay:
+    """A call that is being answered. `started`: `time.monotonic()`."""
+
+    action: str
+    access_key: str | None
+    started: float
+
+
 class Layer:
     """The API of one account in one region. Thread-safe; no lock is held while it waits."""
 
@@ -73,6 +82,7 @@ class Layer:
         self.lag = 0.0
         self.calls: list[Call] = []
         self.closed = threading.Event()
+        self._under_way = threading.local()
         self._lock = threading.RLock()  # a callback of `on_change` may read through admin()
         self._callbacks: list[Callable[[VpcState], None]] = []
         self._agenda = Agenda()
@@ -88,6 +98,11 @@ class Layer:
     def delays(self) -> Delays:
         """How long what is not done at once takes."""
         return self._world.delays
+
+    @property
+    def under_way(self) -> UnderWay | None:
+        """The call that this thread answers; for callbacks of `on_change`. None: an `admin()` client's, or none."""
+        return getattr(self._under_way, "call", None)
 
     def on_change(self, callback: Callable[[VpcState], None]) -> None:
         """Call `callback` with each new state, in order, before the call that made it is answered."""
@@ -107,6 +122,7 @@ class Layer:
             try:
                 caller, service = self._caller(headers, action)
                 access_key = caller.access_key if caller else None
+                self._under_way.call = UnderWay(action, access_key, started)
                 status, body = 200, self._through_faults(service, action, flat, caller)
             except Ec2Error as error:
                 status, code = error.status, error.code
@@ -117,6 +133,7 @@ class Layer:
             status, code = 0, "ConnectionLost"
             raise
         finally:
+            self._under_way.call = None
             self.calls.append(Call(action, service, flat, access_key, status, code, started, time.monotonic()))
 
     def handle_admin(self, service: str, request: Mapping[str, str]) -> tuple[int, bytes]:
@@ -139,6 +156,7 @@ class Layer:
         if action in sts.UNSIGNED and not headers.get("Authorization"):
             return None, "sts"
         access_key, service = signed_by(headers)
+        check_time(headers, service)
         return self.keys.check(access_key, headers.get("X-Amz-Security-Token")), service
 
     def _through_faults(self, service: str, action: str, flat: Params, caller: Credentials | None) -> bytes:
@@ -151,7 +169,8 @@ class Layer:
         if params.flag(flat, "DryRun"):
             # Row "DryRun=True": allowed, and nothing is changed.
             raise Ec2Error("DryRunOperation", "Request would have succeeded, but DryRun flag is set.", 412)
-        faults.run_callbacks(action, flat)
+        self._wait(faults.held_for(action, flat))
+        faults.run_callbacks(action, flat, caller.access_key if caller else None)
         if half := faults.half_of(action, flat):
             self._apply(service, action, half[0], caller, self.lag)
             raise half[1]

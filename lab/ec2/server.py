@@ -6,6 +6,7 @@ import io
 import ssl
 import threading
 from collections.abc import Callable
+from email.utils import formatdate
 from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -16,7 +17,7 @@ from botocore.config import Config
 
 from lab.ec2.auth import Keys
 from lab.ec2.faults import ConnectionLost, Faults
-from lab.ec2.layer import Call, Layer
+from lab.ec2.layer import Call, Layer, UnderWay
 from lab.ec2.policies import Policies
 from lab.ec2.quotas import Quotas
 from lab.ec2.state import VpcState
@@ -95,6 +96,11 @@ class LabEc2:
     def state(self) -> VpcState:
         """The network as it is now. Immutable; reading it takes no lock."""
         return self._layer.state
+
+    @property
+    def under_way(self) -> UnderWay | None:
+        """The call that this thread answers; for callbacks of `on_change`. None: an `admin()` client's, or none."""
+        return self._layer.under_way
 
     def on_change(self, callback: Callable[[VpcState], None]) -> None:
         """Call `callback(state)` after each change, in order, before the call that made it is answered.
@@ -211,7 +217,8 @@ class _Handler(Handler):
         except ConnectionLost:
             self.drop()
             return
-        self.answer(status, body, "text/xml;charset=UTF-8", {"Server": "AmazonEC2"})
+        headers = {"Server": "AmazonEC2", "Date": formatdate(usegmt=True)}
+        self.answer(status, body, "text/xml;charset=UTF-8", headers)
 
 
 class _Raw(io.BytesIO):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 
 from lab.ec2 import params
 from lab.ec2.auth import Credentials, Keys
@@ -39,6 +39,7 @@ def _assume_role(moto: Moto, keys: Keys, request: Params) -> str:
     if role_arn.count(":") != 5 or ":role/" not in role_arn:
         raise Ec2Error("ValidationError", f"{role_arn} is invalid")
     role = moto.assume_role(role_arn, session, params.count(request, "DurationSeconds") or _HOUR)
+    lifetime = None if keys.session_lifetime is None else timedelta(seconds=keys.session_lifetime)
     made = keys.add(
         Credentials(
             access_key=role.access_key_id,
@@ -46,7 +47,7 @@ def _assume_role(moto: Moto, keys: Keys, request: Params) -> str:
             principal=role.arn,
             user_id=role.user_id,
             token=role.session_token,
-            expires=role.expiration.replace(tzinfo=UTC),
+            expires=role.expiration.replace(tzinfo=UTC) if lifetime is None else datetime.now(UTC) + lifetime,
         )
     )
     return (

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from lab.ec2.web import Handler, Server
-from lab.kube import events, keys, rbac, status, validation
+from lab.kube import events, keys, rbac, reviews, status, validation
 from lab.kube.api import Api, trusting
 from lab.kube.backend import NAMESPACE, SERVER_ADDRESS, account_of, cluster_at, user_of
 from lab.kube.events import Events
@@ -87,15 +87,23 @@ class LeaseServer:
         self.leases.close()
         self._server.stop()
 
+    def review(self, authorization: str, body: bytes) -> dict[str, Any]:
+        """Whether the owner of a token may do something. Raises Problem where the token is not known."""
+        return reviews.answer(self._rules.get(self._user(authorization), ()), body, self.namespace)
+
     def authorize(self, authorization: str, request: Request) -> None:
         """Raises Problem where the token is not known or the rules do not allow the request."""
+        user = self._user(authorization)
+        resource, rules = request.resource, self._rules.get(user, ())
+        if not rbac.allows(rules, request.verb, request.name, group=resource.group, resource=resource.plural):
+            raise status.forbidden(user, request.verb, request.namespace, request.name, resource)
+
+    def _user(self, authorization: str) -> str:
         kind, _, token = authorization.partition(" ")
         user = self._users.get(token.strip()) if kind.lower() == "bearer" else None
         if user is None:
             raise status.unauthorized()
-        resource, rules = request.resource, self._rules.get(user, ())
-        if not rbac.allows(rules, request.verb, request.name, group=resource.group, resource=resource.plural):
-            raise status.forbidden(user, request.verb, request.namespace, request.name, resource)
+        return user
 
 
 @dataclass(frozen=True)
@@ -151,9 +159,13 @@ class _Handler(Handler):
     def _serve(self) -> None:
         server: LeaseServer = self.owner
         body = self.body()
+        authorization = self.headers.get("Authorization", "")
         try:
+            if (self.command, self.path) == ("POST", reviews.PATH):
+                self.answer(201, json.dumps(server.review(authorization, body)).encode(), "application/json")
+                return
             request = Request.parse(self.command, self.path)
-            server.authorize(self.headers.get("Authorization", ""), request)
+            server.authorize(authorization, request)
             if request.verb == "watch":
                 self._watch(server.leases, request)
                 return

@@ -20,10 +20,9 @@ from tests.contract.ec2_fixtures import (
 )
 from tests.contract.ec2_floating_worlds import FREE_CIDR, OUTER_CIDR, FakeFloatingWorld, LabFloatingWorld
 from tests.contract.ec2_worlds import PRIMARY_A, ZONE_A, a
-from vipmanager.clients import ec2_operations
 from vipmanager.clients.ec2_floating import FloatingEc2Client
+from vipmanager.clients.ec2_operations import OPERATIONS
 from vipmanager.errors import CallError, ErrorKind, Failure
-from vipmanager.floating import FloatingMode
 from vipmanager.model import Attachment
 from vipmanager.model_node import VpcCidr
 
@@ -219,12 +218,9 @@ def test_lists_that_come_in_pages_are_read_to_the_end(world: LabFloatingWorld) -
 
 
 def test_every_operation_is_one_that_some_mode_may_call(world: LabFloatingWorld) -> None:
-    """Each action is in the cut-down model, and in the policy of `subnet`, `route` or a pod; doctor has its own."""
-    called = {*ec2_operations.OPERATIONS} - ({*ec2_operations.DOCTOR_OPERATIONS} - {"DescribeInstances"})
+    """Each action is in the cut-down model; doctor has one of its own."""
     actions = {name.split()[0] for name in CALLS} | {"DescribeRouteTables"}
-    assert actions == called
-    allowed = {*ec2_operations.POD_OPERATIONS, *ec2_operations.NODEPORT_OPERATIONS[FloatingMode.SUBNET]}
-    assert allowed - ec2_operations.PERMISSION_ONLY == called
+    assert actions == {*OPERATIONS} - {"DescribeInstanceTypes"}
 
 
 # Answers that a mock does not give -----------------------------------------------------------------------------------

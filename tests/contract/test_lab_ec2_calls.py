@@ -5,7 +5,15 @@ from __future__ import annotations
 import contextlib
 import http.client
 import socket
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
 
+import botocore.auth
+import pytest
+from botocore.exceptions import ClientError
+
+from lab.ec2.auth import Credentials
 from tests.contract.lab_world import OUTSIDE, World, client, in_table, refused, until, works
 
 
@@ -45,6 +53,26 @@ def test_expired_keys_are_refused(world: World) -> None:
     api.describe_vpcs()
     world.ec2.keys.expire(session.access_key)
     refused(api.describe_vpcs, "RequestExpired")
+
+
+@pytest.mark.parametrize("offset", [-1000, -800, 800, 1000])
+def test_a_signature_is_good_for_fifteen_minutes(world: World, monkeypatch: pytest.MonkeyPatch, offset: int) -> None:
+    """In the words that EC2 and STS have for it, and with the time by which a client may see why."""
+    now = datetime.now(UTC) + timedelta(seconds=offset)
+    ec2, sts = client(world.ec2), client(world.ec2, "sts")
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: now.replace(tzinfo=None))
+    if abs(offset) < 900:
+        ec2.describe_vpcs()
+        sts.get_caller_identity()
+        return
+    refused(ec2.describe_vpcs, "AuthFailure", 401)
+    refused(sts.get_caller_identity, "SignatureDoesNotMatch", 403)
+    with pytest.raises(ClientError) as caught:
+        sts.get_caller_identity()
+    late = "Signature expired: " if offset < 0 else "Signature not yet current: "
+    assert caught.value.response["Error"]["Message"].startswith(f"{late}{now:%Y%m%dT%H%M%SZ} is ")
+    date = parsedate_to_datetime(caught.value.response["ResponseMetadata"]["HTTPHeaders"]["date"])
+    assert abs(date - datetime.now(UTC)) < timedelta(seconds=60)
 
 
 def test_a_request_whose_sender_dies_in_the_middle_is_no_request(world: World) -> None:
@@ -103,3 +131,25 @@ def test_a_web_identity_needs_no_signature(world: World) -> None:
     )
     assert answer["Credentials"]["AccessKeyId"]
     assert world.ec2.calls[-1].access_key is None
+
+
+def test_all_sessions_of_a_role_can_expire_at_once_and_say_how_long_they_last(world: World) -> None:
+    """Not those of another role, and not those that STS gives from then on."""
+
+    def session(name: str) -> Any:
+        sts = client(world.ec2, "sts")
+        role = f"arn:aws:iam::123456789012:role/{name}"
+        return sts.assume_role(RoleArn=role, RoleSessionName="one")["Credentials"]
+
+    def ask(credentials: Any) -> None:
+        key, secret, token = (credentials[each] for each in ("AccessKeyId", "SecretAccessKey", "SessionToken"))
+        client(world.ec2, keys=Credentials(key, secret, "", "", token)).describe_route_tables()
+
+    world.ec2.keys.session_lifetime = 1000.0
+    first, other = session("pod"), session("other")
+    assert 900 < (first["Expiration"] - datetime.now(UTC)).total_seconds() <= 1000
+    world.ec2.keys.expire_sessions("pod")
+    refused(lambda: ask(first), "RequestExpired")
+    ask(other)
+    ask(session("pod"))
+    assert world.ec2.keys.principal(first["AccessKeyId"]).endswith(":assumed-role/pod/one")

@@ -90,6 +90,44 @@ def test_a_race_can_be_made_just_before_a_call_is_applied(world: World) -> None:
     assert seen[0]["DestinationCidrBlock"] == OUTSIDE
 
 
+def test_only_the_calls_of_one_caller_can_be_raced_and_several_things_can_happen_before_a_call(world: World) -> None:
+    """What is planned twice happens twice."""
+    user = world.ec2.keys.add_user("somebody")
+    seen: list[str] = []
+    world.ec2.faults.before("*", lambda _: seen.append("somebody's"), times=None, by=lambda key: key == user.access_key)
+    world.ec2.faults.before("*", lambda _: seen.append("anybody's"), times=None)
+    world.ec2.faults.before("*", lambda _: seen.append("once"))
+    world.table()
+    assert seen == ["anybody's", "once"]
+    client(world.ec2, keys=user).describe_route_tables()
+    assert seen == ["anybody's", "once", "somebody's", "anybody's"]
+
+
+def test_a_call_can_be_applied_after_its_caller_has_given_up(world: World) -> None:
+    """The caller's time is over; the call is not."""
+    held = world.ec2.faults.hold("CreateRoute", seconds=0.5)
+    applied: list[float] = []
+    world.ec2.on_change(lambda _: applied.append(time.monotonic()))
+    started = time.monotonic()
+    impatient = client(world.ec2, read_timeout=0.1)
+    with pytest.raises(ReadTimeoutError):
+        impatient.create_route(**in_table(world.main_table, OUTSIDE), NetworkInterfaceId=world.enis[0])
+    until(lambda: bool(applied))
+    assert applied[0] - started >= 0.5
+    assert world.route(OUTSIDE)
+    assert held.hits == 1
+
+
+def test_a_fault_tells_how_many_calls_it_has_hit(world: World) -> None:
+    """None of them is as good as no fault."""
+    throttle, failure = world.ec2.faults.throttle("Describe*", bucket=1), world.ec2.faults.fail("CreateRoute")
+    world.table()
+    assert (throttle.hits, failure.hits) == (0, 0)
+    refused(world.table, "RequestLimitExceeded", 503)
+    refused(world.create, "Unavailable", 503)
+    assert (throttle.hits, failure.hits) == (1, 1)
+
+
 def test_half_of_a_list_of_addresses_can_be_applied_before_an_error(world: World) -> None:
     """Of one address, and of what lists none, nothing is withheld."""
     world.ec2.faults.partial("*", None)

@@ -161,7 +161,7 @@ def test_statuses(canned: Canned, verb: str, code: int, reason: str, kind: Error
 
 @pytest.mark.parametrize("code", [403, 500])
 def test_a_refusal_without_end_is_not_read_to_it(canned: Canned, code: int) -> None:
-    canned.code, canned.body = code, " " * (32 * LONGEST)
+    canned.code, canned.body = code, " " * (8 * LONGEST)
     failed = fails(ErrorKind.DENIED if code == 403 else ErrorKind.RETRY, canned.client().read)
     assert failed.failure.code == f"HTTP{code}"
     assert canned.cut_off.wait(20.0)

@@ -98,6 +98,15 @@ def test_global_addresses_of_both_families_are_shown_whatever_their_length(pod: 
     assert interface.addresses == tuple(ip_address(text) for text in expected)
 
 
+def test_an_address_that_cannot_float_is_not_shown(pod: NetlinkWorld) -> None:
+    """Though the kernel takes them with global scope, where it is not told another."""
+    net1(pod)
+    for cidr in ("192.168.0.9/32", "127.0.0.2/32", "169.254.7.7/32"):
+        pod.add_address("net1", cidr)
+    (interface,) = pod.port.interfaces()
+    assert interface.addresses == (ip_address("192.168.0.9"),)
+
+
 def test_an_address_that_is_removed_is_gone(pod: NetlinkWorld) -> None:
     net1(pod)
     for cidr in ("192.168.0.1/32", "192.168.0.2/32", "2001:db8::1/128"):

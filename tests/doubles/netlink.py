@@ -19,6 +19,7 @@ from vipmanager.model import (
     PodNetwork,
     PodRoute,
     PodRule,
+    may_float,
 )
 
 
@@ -92,7 +93,8 @@ class FakeNetlink:
         self.faults.begin("interfaces")
         with self._lock:
             shown = (each for each in self._interfaces.values() if each.name not in ("lo", "eth0"))
-            return tuple(sorted(shown, key=lambda each: each.index))
+            usable = (replace(each, addresses=tuple(filter(may_float, each.addresses))) for each in shown)
+            return tuple(sorted(usable, key=lambda each: each.index))
 
     def pod_network(self) -> PodNetwork:
         """See NetlinkPort."""

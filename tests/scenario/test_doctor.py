@@ -14,7 +14,11 @@ import pytest
 
 from lab.lab import Lab
 from lab.pod import Pod
-from tests.scenario.support import BOUND, sidecar, until
+from lab.walltime import WallClock
+from tests.scenario.support import BOUND, remove_route, sidecar, targets, until
+from tests.scenario.test_iam_policy import enforce, scope
+from vipmanager import iam
+from vipmanager.config import load
 
 pytestmark = pytest.mark.namespaces
 
@@ -71,7 +75,9 @@ def test_where_all_is_well(pod: Pod, mode: str) -> None:
     assert (found.code, found.but_ok()) == (0, {})
     assert found["interface net1"][1].endswith(f"(device index 1): {VIP}")
     assert found["credentials"][1].endswith("user/worker-a")
-    assert found["route tables"][1] == "4 selected of 4 by ALL"
+    assert found["route tables"][1].startswith("4 selected of 4 by ALL; the fullest, rtb-")
+    assert found["IAM ec2:CreateRoute"][1] == "allowed on all 4 route tables"
+    assert found["IAM ec2:ModifyNetworkInterfaceAttribute"][1] == f"allowed on {pod.worker.eni(1).eni_id}"
     assert found["source/dest check of " + pod.worker.eni(1).eni_id][1] == "on; vipmanager turns it off"
 
 
@@ -122,13 +128,70 @@ def test_each_write_that_is_denied_is_named_and_none_is_made(lab: Lab, pod: Pod,
     assert lab.ec2.state() == before
 
 
-@pytest.mark.parametrize("operation", ["DescribeRouteTables", "DescribeNetworkInterfaces"])
-def test_a_describe_that_is_denied_is_named(lab: Lab, pod: Pod, operation: str) -> None:
-    lab.ec2.faults.deny(f"ec2:{operation}")
-    found = doctor(pod)
+@pytest.mark.parametrize(
+    ("describe", "write", "unknown"),
+    [
+        ("DescribeRouteTables", "AssignPrivateIpAddresses", "route tables"),
+        ("DescribeNetworkInterfaces", "CreateRoute", "ENIs"),
+    ],
+)
+def test_a_describe_that_is_denied_hides_no_other_check(
+    lab: Lab, pod: Pod, describe: str, write: str, unknown: str
+) -> None:
+    """ENI and VPC are known from IMDS; only what needs the missing fact is left out, and that is said."""
+    lab.ec2.faults.deny(f"ec2:{describe}", f"ec2:{write}")
+    found = doctor(pod, "sidecar")
     assert found.code == 1
-    said = [each for each in found.by_check.values() if each["verdict"] == "fail"]
-    assert all(f"ec2:{operation}" in each["seen"] + each["mend"] for each in said)
+    assert found.but_ok() == {f"IAM ec2:{describe}": "fail", f"IAM ec2:{write}": "fail", unknown: "warn"}
+    assert f"allow ec2:{describe} on *" in found[f"IAM ec2:{describe}"][2]
+    assert f"allow ec2:{write} on " in found[f"IAM ec2:{write}"][2]
+
+
+def test_what_needs_the_route_tables_is_not_asked_without_them(lab: Lab, pod: Pod) -> None:
+    lab.ec2.faults.deny("ec2:DescribeRouteTables")
+    found = doctor(pod, "sidecar")
+    for write in ("CreateRoute", "DeleteRoute", "ReplaceRoute"):
+        verdict, seen, _ = found[f"IAM ec2:{write}"]
+        assert (verdict, "not asked: " in seen, "DescribeRouteTables fails" in seen) == ("ok", True, True)
+
+
+def test_one_route_table_of_four_that_the_policy_leaves_out(lab: Lab, pod: Pod) -> None:
+    """It lacks the tag that the policy asks for."""
+    tag = [{"Key": "floating", "Value": "yes"}]
+    *tagged, left_out = lab.route_table_ids
+    lab.ec2.admin().create_tags(Resources=tagged, Tags=tag)
+    enforce(lab, "a", iam.policy(load({"VPCRTTag": "floating=yes"}), "sidecar", scope(lab), doctor=True))
+    try:
+        found = doctor(pod, "sidecar")
+        assert found.code == 1
+        writes = [f"IAM ec2:{verb}Route" for verb in ("Create", "Delete", "Replace")]
+        assert found.but_ok() == dict.fromkeys(writes, "fail")
+        assert found[writes[0]][1].startswith(f"denied on 1 of 4 ({left_out}): ")
+        assert f"route-table/{left_out}" in found[writes[0]][2]
+        assert doctor(pod, "sidecar", config={"VPCRTTag": "floating=yes"}).but_ok() == {}
+    finally:
+        lab.ec2.policies.detach_all(lab.env("a")["AWS_ACCESS_KEY_ID"])
+        lab.ec2.admin().delete_tags(Resources=tagged, Tags=tag)
+
+
+@pytest.mark.parametrize(
+    ("offset", "verdict", "refused"),
+    [(45.0, "warn", False), (-400.0, "fail", False), (3600.0, "fail", True), (-3600.0, "fail", True)],
+)
+def test_a_clock_that_is_off(pod: Pod, offset: float, verdict: str, refused: bool) -> None:
+    """From 15 minutes on AWS refuses every call, and doctor says why from the time in the refusal."""
+    clock = WallClock(pod.directory / "clock")
+    clock.jump(offset)
+    found = doctor(pod, **clock.env(pod.env))
+    direction = "ahead of" if offset > 0 else "behind"
+    assert found["clock"][0] == verdict
+    seconds, rest = found["clock"][1].split(" ", 1)
+    assert abs(int(seconds) - abs(offset)) <= 2
+    assert rest == f"s {direction} AWS's"
+    assert "chrony" in found["clock"][2]
+    failing = {"clock": verdict, "credentials": "fail", "EC2": "fail"} if refused else {"clock": verdict}
+    assert found.but_ok() == failing
+    assert ("SignatureDoesNotMatch" in found["credentials"][1]) is refused
 
 
 def test_the_workers_type_is_a_convenience(lab: Lab, pod: Pod) -> None:
@@ -173,10 +236,21 @@ def test_nothing_reaches_ec2(lab: Lab, pod: Pod) -> None:
     assert found["EC2"][0] == "fail"
 
 
+def test_without_imds_and_ec2_nobody_is_blamed_for_the_interfaces(lab: Lab, pod: Pod) -> None:
+    lab.imds.block()
+    found = doctor(pod, AWS_ENDPOINT_URL="http://10.10.1.4:1")
+    assert found.code == 1
+    expected = {"interface net1": "warn", "IMDS": "warn", "clock": "warn", "credentials": "fail", "EC2": "fail"}
+    assert found.but_ok() == expected
+    assert "not known" in found["interface net1"][1]
+    assert "macvlan" not in found["interface net1"][2]
+
+
 def test_settings_that_select_no_table(pod: Pod) -> None:
     found = doctor(pod, config={"VPCRTTag": "nobody=here"})
     assert found.code == 1
     assert found["route tables"][:2] == ("fail", "VPCRTTag=nobody=here selects none of 4")
+    assert found["IAM ec2:CreateRoute"][1] == "not asked: VPCRTTag=nobody=here selects no route table"
 
 
 def test_an_eni_without_the_tag(lab: Lab, pod: Pod) -> None:
@@ -200,6 +274,30 @@ def test_an_address_that_another_pod_has_too(lab: Lab, pod: Pod) -> None:
         lab.delete_pod("q")
         for table in lab.route_table_ids:
             lab.ec2.admin().delete_route(RouteTableId=table, DestinationCidrBlock=f"{VIP}/32")
+
+
+@pytest.mark.parametrize(
+    ("worker", "interface", "destination", "settings"),
+    [
+        ("b", "net1", "192.168.0.0/29", {"RouteAggregation": "True", "Intf1Pools": "192.168.0.0/29"}),
+        ("a", "net2", VIP, {}),
+    ],
+    ids=["a pool", "another ENI of the same worker"],
+)
+def test_what_another_pod_has_too_by_other_routes(
+    lab: Lab, pod: Pod, worker: str, interface: str, destination: str, settings: dict[str, str]
+) -> None:
+    other = lab.pod("q", worker, {interface: [f"{VIP}/32"]})
+    try:
+        assert other.vipmanager(["init"], settings).wait(BOUND) == 0
+        found = doctor(pod, config=settings)
+        assert found.but_ok() == {f"claim of {destination}": "warn"}
+        assert other.worker.eni(int(interface[-1])).eni_id in found[f"claim of {destination}"][1]
+    finally:
+        lab.delete_pod("q")
+        route = destination if "/" in destination else f"{destination}/32"
+        for table in targets(lab, route):
+            remove_route(lab, route, table)
 
 
 def test_without_net_admin(pod: Pod) -> None:
@@ -246,6 +344,25 @@ class TestNode:
         wanted = {"route": "CreateRoute", "eni": "AttachNetworkInterface", "subnet": "CreateSubnet"}[mode]
         assert found[f"IAM ec2:{wanted}"][0] == "ok"
         assert lab.ec2.state() == before
+
+    def test_what_carries_no_tag_yet_is_not_asked_about(self, lab: Lab) -> None:
+        settings = {**SETTINGS, "FloatingMode": "eni"}
+        found = doctor(lab.workers["a"], "nodeport", config=settings, **lab.kube.env("a"))
+        for operation in ("AssignPrivateIpAddresses", "AttachNetworkInterface", "DetachNetworkInterface"):
+            why = "not asked: no network interface carries the tag vipmanager/floating=10.10.1.90 yet"
+            assert found[f"IAM ec2:{operation}"][:2] == ("ok", why)
+
+    @pytest.mark.parametrize("verbs", [["create"], ["update", "watch"]], ids=" ".join)
+    def test_a_role_that_does_not_let_it_elect(self, lab: Lab, verbs: list[str]) -> None:
+        """Though it may read the Lease."""
+        lab.kube.grant("a", without=verbs)
+        try:
+            found = doctor(lab.workers["a"], "nodeport", config=SETTINGS, **lab.kube.env("a"))
+        finally:
+            lab.kube.grant("a")
+        assert (found.code, found.but_ok()) == (1, {"Lease": "fail"})
+        assert f"may not {', '.join(verbs)} vipmanager/vipmanager" in found["Lease"][1]
+        assert "samples/nodeport/rbac.yaml" in found["Lease"][2]
 
     def test_a_health_check_that_fails_and_a_lease_that_may_not_be_read(self, lab: Lab) -> None:
         lab.kube.revoke("a")

@@ -298,11 +298,11 @@ def test_a_state_directory_that_cannot_be_written(lab: Lab, fault: str) -> None:
 
 
 def test_a_clock_that_jumps_changes_nothing(lab: Lab) -> None:
-    """By a day and back, before an address comes and after."""
+    """As far as EC2 accepts its signatures, and back, before an address comes and after."""
     pod = lab.pod("pod", "a", ROUTED)
     clock = WallClock(pod.directory / "clock")
     run = sidecar(pod, ONE, env=clock.env(pod.env), ResyncInterval=1)
-    for offset, address in ((86400.0, TWO), (-86400.0, THREE), (0.0, "192.168.0.4")):
+    for offset, address in ((840.0, TWO), (-840.0, THREE), (0.0, "192.168.0.4")):
         clock.jump(offset)
         pod.add_address("net1", f"{address}/32")
         run.wait("claimed", address=address)
@@ -310,6 +310,20 @@ def test_a_clock_that_jumps_changes_nothing(lab: Lab) -> None:
         until(lambda since=mark: lab.ec2.calls_since(since, "DescribeRouteTables"), "the next resync")
     assert run.events("failed") == []
     assert_answers(lab, ONE, TWO, THREE, "192.168.0.4")
+
+
+def test_a_clock_that_is_a_day_off_costs_nothing_that_is_there(lab: Lab) -> None:
+    """EC2 refuses every call meanwhile, and what has come is claimed when the clock is right again."""
+    pod = lab.pod("pod", "a", ROUTED)
+    clock = WallClock(pod.directory / "clock")
+    run = sidecar(pod, ONE, env=clock.env(pod.env))
+    clock.jump(86400.0)
+    pod.add_address("net1", f"{TWO}/32")
+    run.wait_mention("AuthFailure", TWO)
+    assert_answers(lab, ONE)
+    clock.jump(0.0)
+    run.wait("claimed", address=TWO)
+    assert_answers(lab, ONE, TWO)
 
 
 # Two pods

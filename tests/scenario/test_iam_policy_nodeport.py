@@ -108,6 +108,34 @@ def test_two_nodes_need_the_printed_policy_and_no_more(lab: Lab, mode: Mode) -> 
         assert {call.action for call in calls if call.service == "ec2"} <= set(mode.operations)
 
 
+@pytest.mark.parametrize("mode", MODES.values(), ids=lambda mode: mode.name)
+def test_under_the_policy_for_doctor_it_finds_nothing_to_allow(lab: Lab, mode: Mode) -> None:
+    """While nothing is there yet, on the holder, and on the other node."""
+    with deployment(lab, mode) as nodes:
+        holder = mode.workers[0]
+        document = iam.policy(mode.config(",".join(nodes.names)), "nodeport", scope(lab), doctor=True)
+        for worker in mode.workers:
+            enforce(lab, worker, document)
+        before = findings_of_iam(nodes, holder)
+        assert set(before.values()) == {"ok"}, before
+        nodes.start(holder)
+        nodes.wait_holder(holder)
+        for worker in mode.workers:
+            found = findings_of_iam(nodes, worker)
+            assert set(found.values()) == {"ok"}, found
+            asked = {name for name in mode.operations if name not in (*iam.PERMISSION_ONLY, "AssociateVpcCidrBlock")}
+            assert found.keys() == {f"IAM ec2:{name}" for name in asked}
+
+
+def findings_of_iam(nodes: Nodes, worker: str) -> dict[str, str]:
+    """What doctor says of each operation on a node: its verdict; those that it did not ask about are left out."""
+    run = nodes.launch("doctor", "nodeport", "--json", worker=worker)
+    assert run.ends() == 0, run.text
+    found = json.loads(run.text)["findings"]
+    of_iam = (each for each in found if each["check"].startswith("IAM ec2:"))
+    return {each["check"]: each["verdict"] for each in of_iam if "not asked" not in each["seen"]}
+
+
 # with one action less
 
 

@@ -11,8 +11,10 @@ import pytest
 from botocore import exceptions
 from botocore.parsers import ResponseParserError
 
+from vipmanager import iam
 from vipmanager.clients import ec2_errors, ec2_model, ec2_operations
 from vipmanager.clients.ec2 import translate
+from vipmanager.config import load
 from vipmanager.errors import CREDENTIAL_CODES, ErrorKind, Failure
 
 
@@ -265,19 +267,17 @@ def test_a_resource_is_named_as_iam_names_it(resource: str, arn: str) -> None:
 # The cut-down model --------------------------------------------------------------------------------------------------
 
 
+BOUND = {"Intf1EIPs": "10.10.1.80=eipalloc-0123456789abcdef0"}
+
+
 def test_the_models_operations_are_all_that_the_clients_call() -> None:
     from vipmanager.clients import ec2, ec2_facts, ec2_floating
 
     pod, nodeport = inspect.getsource(ec2), inspect.getsource(ec2_floating) + inspect.getsource(ec2_facts)
     called = {name for name in OPERATIONS if f'"{name}"' in pod}
-    assert called == {name_of(operation) for operation in ec2_operations.POD_OPERATIONS}
+    needed = {name for mode in ("init", "sidecar") for name in iam.operations(load(BOUND), mode)}
+    assert called == {name_of(operation) for operation in needed}
     assert called | {name for name in OPERATIONS if f'"{name}"' in nodeport} == set(OPERATIONS)
-
-
-def test_a_policy_of_each_mode_names_operations_once() -> None:
-    for operations in (ec2_operations.POD_OPERATIONS, *ec2_operations.NODEPORT_OPERATIONS.values()):
-        assert len(set(operations)) == len(operations)
-        assert set(operations) <= {*ec2_operations.OPERATIONS, *ec2_operations.PERMISSION_ONLY}
 
 
 def test_a_cut_down_model_holds_every_shape_it_refers_to() -> None:

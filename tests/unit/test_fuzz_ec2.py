@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from tests.contract.ec2_fixtures import Canned, point_sdk_at
 from vipmanager.clients import ec2, ec2_parse
-from vipmanager.clients.ec2_facts import FactsClient
+from vipmanager.clients.ec2_facts import FactsClient, _identity
 from vipmanager.errors import CallError, ErrorKind
+from vipmanager.ports import Identity
 
 HEAD = '<?xml version="1.0" encoding="UTF-8"?><Response xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
 TABLES = (
@@ -112,6 +113,13 @@ def canned() -> Iterator[Canned]:
         point_sdk_at(patch, f"http://127.0.0.1:{made.server.port}", "AKIA", "secret")
         yield made
     made.server.stop()
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "Sun, 99 Nov 2026 21:00:00 GMT", "0"])
+def test_a_date_that_cannot_be_understood_is_not_taken_for_ours(date: str) -> None:
+    headers = {"date": date} if date else {}
+    answer = {"Arn": "arn:aws:iam::1:user/x", "ResponseMetadata": {"HTTPHeaders": headers}}
+    assert _identity(answer, 0.0) == Identity("arn:aws:iam::1:user/x", None)
 
 
 @pytest.fixture(scope="module")

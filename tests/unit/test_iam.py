@@ -11,7 +11,7 @@ import pytest
 from lab.ec2.policies import Policies
 from vipmanager import iam
 from vipmanager.arguments import Arguments
-from vipmanager.clients.ec2_operations import DOCTOR_OPERATIONS, NODEPORT_OPERATIONS, POD_OPERATIONS
+from vipmanager.clients.ec2_operations import OPERATIONS
 from vipmanager.commands import run_iam_policy
 from vipmanager.config import Config, check_nodeport, load
 from vipmanager.floating import FloatingMode
@@ -21,6 +21,21 @@ SCOPE = Scope("us-east-2", "123456789012", "vpc-1")
 VPC = "arn:aws:ec2:us-east-2:123456789012:vpc/vpc-1"
 ROLE = "arn:aws:iam::210987654321:role/tables"
 EIPS = {"Intf1EIPs": "10.10.1.80=eipalloc-0123456789abcdef0"}
+ALL_OF_A_POD = {
+    "AssignIpv6Addresses",
+    "AssignPrivateIpAddresses",
+    "AssociateAddress",
+    "CreateRoute",
+    "DeleteRoute",
+    "DescribeAddresses",
+    "DescribeNetworkInterfaces",
+    "DescribeRouteTables",
+    "DescribeSubnets",
+    "ModifyNetworkInterfaceAttribute",
+    "ReplaceRoute",
+    "UnassignIpv6Addresses",
+    "UnassignPrivateIpAddresses",
+}
 ADDRESSES = ("10.0.1.80", "fd12::80", "eipalloc-0123456789abcdef0")
 DISCOVERY = {"DescribeNetworkInterfaces", "DescribeRouteTables", "DescribeSubnets"}
 
@@ -75,14 +90,10 @@ def allowed(document: dict[str, Any]) -> set[str]:
 # which operations
 
 
-def test_what_a_mode_may_call_is_called_under_some_settings_and_nothing_else() -> None:
-    """The lists that the cut-down model is made of are the union of what settings ask for."""
-    assert {name for mode, config in pods() for name in iam.operations(config, mode)} == set(POD_OPERATIONS)
-    for mode in FloatingMode:
-        wanted = (config for _, config in nodes() if config.floating_mode is mode)
-        assert {name for config in wanted for name in iam.operations(config, "nodeport")} == set(
-            NODEPORT_OPERATIONS[mode]
-        )
+def test_the_cut_down_model_has_what_some_settings_need_and_nothing_else() -> None:
+    needed = {name for mode, config in [*pods(), *nodes()] for name in iam.operations(config, mode)}
+    assert {*needed, *iam.DOCTOR_OPERATIONS} - iam.PERMISSION_ONLY == set(OPERATIONS)
+    assert sorted(OPERATIONS) == list(OPERATIONS)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +111,7 @@ def test_what_a_mode_may_call_is_called_under_some_settings_and_nothing_else() -
         (
             "sidecar",
             {**EIPS, "AssignIPs": "False"},
-            {name for name in POD_OPERATIONS if "ssign" in name} | {"AssociateAddress", "DescribeAddresses"},
+            {name for name in ALL_OF_A_POD if "ssign" in name} | {"AssociateAddress", "DescribeAddresses"},
         ),
     ],
     ids=str,
@@ -108,7 +119,7 @@ def test_what_a_mode_may_call_is_called_under_some_settings_and_nothing_else() -
 def test_what_the_settings_of_a_pod_rule_out_is_not_asked_for(
     mode: str, settings: dict[str, str], without: set[str]
 ) -> None:
-    assert set(iam.operations(load(settings), mode)) == set(POD_OPERATIONS) - without
+    assert set(iam.operations(load(settings), mode)) == ALL_OF_A_POD - without
 
 
 @pytest.mark.parametrize(
@@ -199,7 +210,7 @@ def test_elastic_ips_are_named_unless_they_are_too_many() -> None:
 
 def test_the_doctor_reads_a_little_more() -> None:
     more = allowed(iam.policy(load({}), "init", SCOPE, doctor=True)) - allowed(iam.policy(load({}), "init", SCOPE))
-    assert more == {f"ec2:{name}" for name in DOCTOR_OPERATIONS}
+    assert more == {f"ec2:{name}" for name in iam.DOCTOR_OPERATIONS}
 
 
 @pytest.mark.parametrize(

@@ -332,6 +332,15 @@ def test_an_answer_that_is_neither_yes_nor_no_is_shown_as_it_is(pods: Pods) -> N
     preview = plan(pods([OUTSIDE]), Permissions(("ec2:CreateRoute", "rtb-2"), kind=ErrorKind.LIMIT))
     assert preview.exit_code == ERROR
     assert ([each.permission.ids for each in preview.unclear], preview.denied) == (["rtb-2"], ())
+    assert as_text(preview).splitlines()[-1] == f"{len(preview.changes)} changes, 0 denied, 1 unclear, 0 problems"
+
+
+def test_what_is_only_said_is_no_problem_in_the_summary(pods: Pods) -> None:
+    """The exit code does not follow from it either."""
+    preview = plan(pods([OWN, OUTSIDE]), AssignIPs="False")
+    assert [problem.fatal for problem in preview.problems] == [False]
+    assert preview.exit_code == CHANGES
+    assert as_text(preview).splitlines()[-1].endswith(" changes, 0 denied, 0 problems, 1 warning")
 
 
 def test_one_question_for_what_iam_cannot_tell_apart(pods: Pods) -> None:
@@ -463,6 +472,12 @@ def test_an_eni_that_is_attached_nowhere_is_said_to_be(pods: Pods) -> None:
 def test_what_is_supposed_must_make_sense(text: str) -> None:
     with pytest.raises(UsageError, match="accepted"):
         parse_on([text])
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "224.0.0.1", "0.0.0.0", "169.254.1.1", "::1", "ff02::1", "fe80::1"])
+def test_what_cannot_float_cannot_be_supposed(address: str) -> None:
+    with pytest.raises(UsageError, match="cannot float"):
+        parse_on([f"eni-1={OUTSIDE},{address}"])
 
 
 def test_addresses_are_taken_once() -> None:

@@ -77,7 +77,7 @@ def test_a_standby_shows_what_it_would_take_over(node: Node) -> None:
         "node",
         f"    + address {FLOATING} dev eth0",
         "not asked: ec2:AssignPrivateIpAddresses takes no DryRun (1 change)",
-        "3 changes, 0 denied, 1 problem",
+        "3 changes, 0 denied, 0 problems, 1 warning",
     ]
 
 

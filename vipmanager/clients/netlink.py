@@ -23,6 +23,7 @@ from vipmanager.model import (
     PodNetwork,
     PodRoute,
     PodRule,
+    may_float,
 )
 
 log = logging.getLogger("vipmanager.netlink")
@@ -200,6 +201,8 @@ def _floating(message: Any) -> Iterator[Address]:
     if message["scope"] != RT_SCOPE_UNIVERSE or not text:
         return
     address = ip_address(text)
+    if not may_float(address):  # the kernel takes 127.0.0.2 and even 0.0.0.0 for global where it is told to
+        return
     if flags & IFA_F_DADFAILED:
         event(
             log, logging.WARNING, "not claimed", address=address, why="the kernel found a duplicate of it on the link"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address
 from typing import Any, NamedTuple
 
 from vipmanager.actions import Change, DisableSourceDestCheck, Need, Plan, PodAction, SetRoute, VpcAction
@@ -31,6 +31,7 @@ from vipmanager.model import (
     Problem,
 )
 from vipmanager.observe import PodReads, View, discover, enis_described
+from vipmanager.parsers import parse_address
 from vipmanager.plan import make_plan
 from vipmanager.plan.claims import holdings
 from vipmanager.ports import DiscoveryPort, Ec2Port, PermissionPort
@@ -49,6 +50,8 @@ from vipmanager.preview.steps import (
 LOOKS = 6
 """How often facts are asked for at most: each answer may raise a question, but a world that goes on raising them
 contradicts itself."""
+
+ACCEPTED = "eni-…=ADDRESS[,ADDRESS…]"
 
 ORDER = ("address", "check", "route", "eip")
 
@@ -77,11 +80,11 @@ def parse_on(texts: Iterable[str]) -> tuple[Supposed, ...]:
     for text in texts:
         eni_id, _, listed = text.partition("=")
         try:
-            addresses = tuple(dict.fromkeys(ip_address(each.strip()) for each in listed.split(",")))
+            addresses = tuple(dict.fromkeys(parse_address(each.strip(), ACCEPTED) for each in listed.split(",")))
         except ValueError as error:
-            raise UsageError(f"--on {text}: {error}; accepted: eni-…=ADDRESS[,ADDRESS…]") from error
+            raise UsageError(f"--on {text}: {error}") from error
         if not eni_id.startswith("eni-"):
-            raise UsageError(f"--on {text}: {eni_id!r} is no network interface; accepted: eni-…=ADDRESS[,ADDRESS…]")
+            raise UsageError(f"--on {text}: {eni_id!r} is no network interface; accepted: {ACCEPTED}")
         supposed.append(Supposed(eni_id, addresses))
     return tuple(supposed)
 
@@ -186,25 +189,39 @@ def _preview(config: Config, mode: str, sources: Sources, view: View, claims: Cl
 # look
 
 
-def answer_needs(config: Config, sources: Sources, view: View, claims: Claims) -> list[Problem]:
-    """Ask for what the plan lacks, all at once, until it lacks nothing; what EC2 does not show is a problem."""
+def answer_needs(
+    config: Config, sources: Sources, view: View, claims: Claims, *, without: set[Need] | None = None
+) -> list[Problem]:
+    """Ask for what the plan lacks, all at once, until it lacks nothing; what EC2 does not show is a problem.
+
+    Raises CallError where a question fails; with `without` it joins those that are not asked, and the rest goes on.
+    """
     holders: set[Address] = set()
+    left_out: set[Need] = set() if without is None else without
     for _ in range(LOOKS):
         plan = make_plan(view.observed(), claims, config)
         held = {address for address, claim in plan.claims.items() if claim.kind is PlacementKind.ENI_ADDRESS}
         if not eni_ids(view, plan.claims):
             return []
-        needs = plan.needs - {Need.HOLDERS}
         now = sources.asker.clock()
-        questions = [question(need, view, plan.claims, config, sources.ec2, now) for need in _sorted(needs)]
-        if held - holders or Need.HOLDERS in plan.needs:  # who has an address is shown though it may not matter
+        needs = _sorted(plan.needs - {Need.HOLDERS} - left_out)
+        questions = [question(need, view, plan.claims, config, sources.ec2, now) for need in needs]
+        wanted = held - holders or Need.HOLDERS in plan.needs  # who has an address is shown though it may not matter
+        if wanted and Need.HOLDERS not in left_out:
             holders |= held
+            needs.append(Need.HOLDERS)
             questions.append(_holders(view, plan.claims, sorted(held, key=_by_version), sources.ec2, now))
         if not questions:
             return []
-        for (_, learn), answer in zip(questions, sources.asker.all([ask for ask, _ in questions]), strict=True):
-            learn(answer)
-    lacking = _sorted(make_plan(view.observed(), claims, config).needs)
+        answers = sources.asker.each([ask for ask, _ in questions])
+        for need, (_, learn), answer in zip(needs, questions, answers, strict=True):
+            if not isinstance(answer, Failure):
+                learn(answer)
+            elif without is None:
+                raise CallError(answer)
+            else:
+                without.add(need)
+    lacking = _sorted(make_plan(view.observed(), claims, config).needs - left_out)
     return [Problem("EC2", f"does not show {need.value} in full; not all changes are known") for need in lacking]
 
 

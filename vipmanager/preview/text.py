@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from vipmanager.logs import printable
 from vipmanager.preview.steps import ADD, CHANGE, CHANGES, ERROR, KEEP, NOTHING, REMOVE, Preview, Refused, Shown, Step
 
 VERSION = 1
@@ -26,17 +27,31 @@ def as_text(preview: Preview, *, colour: bool = False) -> str:
         lines += ["for all of them", *_steps(preview.shared, colour)]
     if preview.here:
         lines += ["node" if preview.mode == "nodeport" else "pod", *_steps(preview.here, colour)]
-    lines += [_refused("denied", each) for each in preview.denied]
-    lines += [_refused("unclear", each) for each in preview.unclear]
+    lines += [printable(_refused("denied", each)) for each in preview.denied]
+    lines += [printable(_refused("unclear", each)) for each in preview.unclear]
     lines += [
         f"not asked: {action} takes no DryRun ({_count(number, 'change')})"
         for action, number in sorted(preview.not_asked.items())
     ]
-    lines += [f"{'problem' if each.fatal else 'warning'}: {each}" for each in preview.problems]
-    lines += [f"note: {note}" for note in preview.notes]
-    denied = sum(each.changes for each in preview.denied)
-    summary = f"{_count(len(preview.changes), 'change')}, {denied} denied, {_count(len(preview.problems), 'problem')}"
-    return "\n".join([*lines, summary])
+    lines += [printable(f"{'problem' if each.fatal else 'warning'}: {each}") for each in preview.problems]
+    lines += [printable(f"note: {note}") for note in preview.notes]
+    return "\n".join([*lines, _summary(preview)])
+
+
+def _summary(preview: Preview) -> str:
+    """How many changes, and how many of what the exit code follows from; warnings do not count for that."""
+    unclear = sum(each.changes for each in preview.unclear)
+    fatal = sum(problem.fatal for problem in preview.problems)
+    warnings = len(preview.problems) - fatal
+    return ", ".join(
+        [
+            _count(len(preview.changes), "change"),
+            f"{sum(each.changes for each in preview.denied)} denied",
+            *([f"{unclear} unclear"] if unclear else []),
+            _count(fatal, "problem"),
+            *([_count(warnings, "warning")] if warnings else []),
+        ]
+    )
 
 
 def _count(number: int, what: str) -> str:

@@ -19,8 +19,9 @@ from pathlib import Path
 from bench import machine
 from tests.unit.crowd import DESCRIBES, LATENCY, ROUTES, Crowd
 from vipmanager.apply import Retry, RetryBook
+from vipmanager.crowd import BUCKET, REFILL, Key
 from vipmanager.errors import Failure
-from vipmanager.pacer import BUCKET, REFILL, Batch, Key, Pacer, Tables
+from vipmanager.pacer import Batch, Pacer, Tables
 
 TABLES = 4
 CALLS_REACH, TIME_REACH = 1.1, 1.15
@@ -37,7 +38,7 @@ class Case:
     """`pods` that start within `spread` seconds, `each` addresses on each.
 
     `announced`: EC2 shows the routes of the failed zone as blackholes; otherwise it still takes their targets for live.
-    `stale` routes of each table are blackholes that nobody takes over.
+    `stale` routes of each table are blackholes that nobody takes over, `innocents` live routes of others that stay.
     """
 
     pods: int
@@ -45,6 +46,7 @@ class Case:
     spread: float = 0.0
     announced: bool = True
     stale: int = 0
+    innocents: int = 0
     paced: bool = True
 
     @property
@@ -53,7 +55,8 @@ class Case:
         start = f"pods start within {self.spread:g} s" if self.spread else "all pods start at the same instant"
         seen = "" if self.announced else "; EC2 does not show yet that the old targets are gone"
         stale = f"; {self.stale} stale blackholes in each table besides" if self.stale else ""
-        return f"{start}{seen}{stale}{'' if self.paced else '; without the pacer, as before it'}"
+        more = f"; {self.innocents} live routes of others in each table besides" if self.innocents else ""
+        return f"{start}{seen}{stale}{more}{'' if self.paced else '; without the pacer, as before it'}"
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,15 @@ CASES = (
     Case(100, 1, announced=False),
     Case(100, 5, announced=False),
     Case(100, 10, announced=False),
+    Case(100, 1, announced=False, innocents=100),
+    Case(100, 1, announced=False, innocents=1000),
+    Case(100, 1, announced=False, spread=2.0),
+    Case(100, 1, announced=False, spread=15.0),
+    Case(100, 5, announced=False, spread=15.0),
+    Case(1, 2, announced=False, innocents=100),
+    Case(10, 1, announced=False, innocents=100),
+    Case(1, 32, announced=False, innocents=500),
+    Case(1, 60, announced=False, innocents=500),
     Case(1, 32),
     Case(1, 60),
     Case(1, 2, stale=300),
@@ -123,7 +135,7 @@ CASES = (
 class Unpaced(Pacer):
     """No pacer: each call that was refused is tried again for itself, with full jitter."""
 
-    def admit(self, batches: Sequence[Batch], now: float, tables: Tables) -> list[Batch]:
+    def admit(self, batches: Sequence[Batch], now: float, tables: Tables, start: bool = False) -> list[Batch]:
         """All of them."""
         return list(batches)
 
@@ -146,6 +158,7 @@ def run(case: Case, seed: int = 0) -> Result:
         tables=TABLES,
         announced=case.announced,
         stale=case.stale,
+        innocents=case.innocents,
         spread=case.spread,
         seed=seed,
     )

@@ -17,7 +17,7 @@ from bench.sizes import Sizes
 from lab.ec2.quotas import Quotas
 from lab.lab import Lab
 from lab.pod import Pod
-from vipmanager.pacer import BUCKET, REFILL
+from vipmanager.crowd import BUCKET, REFILL
 
 ENDS_WITHIN = 600.0
 DEVNULL = subprocess.DEVNULL

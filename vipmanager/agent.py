@@ -9,27 +9,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from vipmanager.actions import (
-    AssociateEip,
-    DeleteRoute,
-    Need,
-    Plan,
-    PodAction,
-    SetRoute,
-    VpcAction,
-)
+from vipmanager.actions import AssociateEip, DeleteRoute, Need, Plan, PodAction, SetRoute, VpcAction
 from vipmanager.apply import UNWANTED, Done, Jobs, Key, RetryBook, Wants, always, apply_pod, apply_vpc, batches
 from vipmanager.claims import ClaimStore
 from vipmanager.config import Config
+from vipmanager.crowd import Look, look
 from vipmanager.errors import CallError, ErrorKind, Failure
 from vipmanager.facts import Question, eni_ids, question
-from vipmanager.lines import listed
 from vipmanager.logs import event
 from vipmanager.model import Address, Claim, Observed, PlacementKind
 from vipmanager.monitor import Monitor
 from vipmanager.observe import SETTLE, View, discover, known_to_imds
-from vipmanager.pacer import Pacer, Waiting, waiting
+from vipmanager.pacer import Pacer
 from vipmanager.plan import make_plan, make_release
+from vipmanager.plan.release import released
 from vipmanager.ports import DiscoveryPort, Ec2Port, NetlinkPort
 from vipmanager.report import OK, Report
 from vipmanager.watch import Watch
@@ -262,18 +255,21 @@ class Agent:
         if Need.HOLDERS in self._plan.needs:  # an address that was refused is not planned while its holder is read
             wanted |= {key for key in self._retries.standing() if key[0] == "address"}
         self._retries.keep(wanted)
+        self._report.keep(wanted)
         failures = self._retries.standing(self._pacer.next_at())
         self._report.round(self._plan, failures, looked=not self._kernel_changed)
 
     def _call_paced(self, due: list[VpcAction], now: float) -> None:
         """Call as EC2's throttle has room; the pacer may want to see the tables before it lets more go."""
 
-        def tables() -> Waiting:
-            return waiting(self._observed.tables, {action.key for action in self._plan.actions})
+        def tables() -> Look:
+            own = {action.key for action in self._plan.actions}
+            return look(self._observed.tables, own, {eni.id for eni in self._observed.enis.values()})
 
-        self._call(self._pacer.admit(batches(due, self._retries.sole), now, tables), self._wants)
+        start = not (self._sidecar and self._settled)  # others may start with it; a move while it runs must not wait
+        self._call(self._pacer.admit(batches(due, self._retries.sole), now, tables, start), self._wants)
         since = self._pacer.look_since
-        if since is not None and tables().seen < since and TABLES not in self._jobs.running:
+        if since is not None and TABLES not in self._jobs.running and tables().seen < since:
             self._refresh.add(Need.TABLES)
             self._ask(now)
 
@@ -373,21 +369,19 @@ class Agent:
             return EXIT_STOPPED
         told = self._outside.clock()
         deadline = told + STOP_WITHIN
+        self._plan = Plan()  # what waits for its turn is not done any more; what EC2 has been told is waited for
+        self._drain(told + STOP_WITHIN / 2, set(filter(_is_write, self._jobs.running)))
         if self._config.delete_routes_on_exit and self._eni_ids():
             self._start(LAST_LOOK, *self._question(Need.TABLES, self._outside.clock()))
             self._drain(deadline, {LAST_LOOK})
-        released = make_release(self._view.observed(), self._claims, self._config, told)
+        wanted = make_release(self._view.observed(), self._claims, self._config, told)
         # Each alone: there is no time for a second attempt at what was refused together.
-        self._call(batches(released, alone=lambda _: True), always)
+        self._call(batches(wanted, alone=lambda _: True), always)
         self._drain(deadline, self._jobs.running)
-        failed = self._jobs.running | set(self._retries.standing())
-        done = [action for action in released if action.key not in failed]
-        routes = {action.destination for action in done if isinstance(action, DeleteRoute)}
-        gone = {action.address for action in done}
-        gone |= {address for address, claim in self._claims.items() if claim.destination in routes}
-        self._store.save({address: claim for address, claim in self._claims.items() if address not in gone})
-        self._report.flush()
-        event(log, logging.INFO, "stopped", released=listed(sorted(gone, key=str)) or "none")
+        failed = {key for key, retry in self._retries.standing().items() if retry.failure.kind is not ErrorKind.RACE}
+        outcome = released(self._claims, wanted, failed | self._jobs.running)
+        self._store.save(outcome.claims)
+        self._report.stopped(outcome, self._retries.standing())
         self._outside.monitor.ended("stopped")
         return OK
 
@@ -397,6 +391,10 @@ class Agent:
         while self._jobs.running & keys and self._outside.clock() < deadline:
             self._watch.wait(deadline)
             self._collect()
+
+
+def _is_write(key: Key) -> bool:
+    return key[0] != "fact" and key != WARM_UP
 
 
 def _writes_route(subject: Any) -> bool:

@@ -79,5 +79,6 @@ class Lines:
                 event(log, line.level, line.name, **{key: value}, **line.facts, took=line.took)
                 if line.reason:
                     named = f"{value} addresses in {line.destination}" if many else str(value)
-                    emit(line.reason, line.text.format(named), warning=line.level >= logging.WARNING)
+                    text, about = line.text.format(named), line.destination if many else str(value)
+                    emit(line.reason, text, warning=line.level >= logging.WARNING, about=about)
         self._lines.clear()

@@ -2,14 +2,13 @@
 
 EC2 has a token bucket for each operation, account and Region (Amazon EC2 Developer Guide, "Request throttling for the
 Amazon EC2 API"). A process sees neither it nor the other processes. It sees what is refused, and in the route tables
-how many routes have lost their target: so many writes all of them together are about to make. Time is passed in.
+what others write (see crowd). Time is passed in.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from vipmanager.actions import (
     AssignAddress,
@@ -20,68 +19,34 @@ from vipmanager.actions import (
     SetRoute,
     VpcAction,
 )
+from vipmanager.crowd import BUCKET, FULL, REFILL, Crowd, Key, Look
 from vipmanager.errors import Failure
-from vipmanager.model import RouteTable
 
-Key = tuple[str, ...]
 Batch = tuple[VpcAction, ...]
+Tables = Callable[[], Look]
 
-BUCKET = 100
-REFILL = 5.0
-"""Calls at once, and calls a second, of one operation: what public measurements of route writes fit."""
-FULL = BUCKET / REFILL
-"""Seconds in which an empty bucket is full again; an older refusal says nothing any more."""
 FIRST = 8
 """Calls at once before any is answered; each that is granted allows one more, which doubles them in a round trip."""
 MOST = 32
 """The same in the end: as many as are made at once, and as many that wait for a thread; a refusal can hit no more."""
-AFTER_LOOK = 4
-"""The same after a look at the tables that has shown nobody else at work, though they seemed to announce a crowd."""
 LOOK_WITHIN = 2.0
-"""Seconds after which that look is no longer waited for."""
-LOOK_AFTER = 10.0
-"""Seconds after which it is looked again whether the crowd that sets the pace is still at work; twice that later on."""
-QUIET = REFILL / 2.0
-"""Calls of others a second below which it is not, or not so large that it uses up what is refilled."""
-CROWD = 30
-"""Calls of others in the round trip of our first ones that show that the bucket is being emptied this moment."""
+"""Seconds after which a look at the tables is no longer waited for."""
+LOOK_AFTER, LATER = 5.0, 10.0
+"""Seconds until it is looked again how large the crowd is that sets the pace, and at least between later looks."""
+LOOKS = 6
+"""Looks at the tables while a crowd is at work, where it takes long."""
 SOONEST, LATEST, LEAST = 1.0, 20.0, 1.0 / REFILL
 """Mean seconds between paced calls: after a first refusal, after many, and after many grants."""
 SLOWER, FASTER = 2.0, 2.0
 """A refusal stretches that, a grant shortens it: as quickly, for one pod that others crowded out must not wait long."""
-GUESS, BOLDER = 2.0, 1.5
-"""Mean seconds between calls while a crowd is suspected and nothing was refused; what each grant divides that by."""
-SLACK = 1.06
-"""How much longer than it has to a crowd's work is taken to last: at the full rate chance alone has more refused."""
 JITTER = 0.5
 """Share of a pause by which it is longer or shorter, so that processes do not beat in step."""
+SPREAD = 0.75, 0.5
+"""A look comes after this share of its time and up to as much more of it, lest a hundred processes look at once."""
 LAST = 0.7
 """Share of a pause before the last call, which is not to come later than those of others."""
-ANNOUNCED = "ReplaceRoute"
-"""The operation whose calls the tables announce."""
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """How many routes without a live target others are to write, as the tables were at `seen`."""
-
-    routes: int = 0
-    seen: float = float("-inf")
-
-
-Tables = Callable[[], Waiting]
-
-
-def waiting(tables: Iterable[RouteTable] | None, own: Collection[Key]) -> Waiting:
-    """Count the routes to ENIs that are blackholes; those that this process writes itself (`own`) are not counted."""
-    found = tuple(tables or ())
-    lost = (
-        ("route", table.id, str(route.destination))
-        for table in found
-        for route in table.routes.values()
-        if not route.live and route.target.startswith("eni-")
-    )
-    return Waiting(sum(key not in own for key in lost), min((table.seen for table in found), default=float("-inf")))
+SEEN = "ReplaceRoute"
+"""The operation whose calls the tables show: what others take over pointed elsewhere before."""
 
 
 def operation(action: Change) -> str:
@@ -106,18 +71,21 @@ class Pacer:
         self._line: dict[Key, None] = {}  # in the order in which they came
         self.held: frozenset[Key] = frozenset()  # what is due and was not admitted
 
-    def admit(self, batches: Sequence[Batch], now: float, tables: Tables) -> list[Batch]:
-        """Of the calls that are due, those that may be made now: of each operation the ones that wait longest."""
+    def admit(self, batches: Sequence[Batch], now: float, tables: Tables, start: bool = False) -> list[Batch]:
+        """Of the calls that are due, those that may be made now: of each operation the ones that wait longest.
+
+        `start`: the process starts, and others may start with it; an address's move while it runs must not wait.
+        """
         lanes = {name: lane for name, lane in self._lanes.items() if lane.remembers(now)}
         due: dict[str, list[Batch]] = {}
         for batch in self._in_line(batches):
             due.setdefault(operation(batch[0]), []).append(batch)
-        self._lanes |= {name: _Lane(self._draw, name == ANNOUNCED) for name in due.keys() - self._lanes.keys()}
+        self._lanes |= {name: _Lane(self._draw, name == SEEN) for name in due.keys() - self._lanes.keys()}
         self._lanes = {name: lane for name, lane in self._lanes.items() if name in due or name in lanes}
         admitted: list[Batch] = []
         for name, lane in self._lanes.items():
             calls = due.get(name, [])
-            admitted += calls[: lane.admit(len(calls), now, tables)]
+            admitted += calls[: lane.admit(len(calls), now, tables, start)]
         going = {batch[0].key for batch in admitted}
         self.held = frozenset(each.key for batch in batches if batch[0].key not in going for each in batch)
         return admitted
@@ -149,25 +117,56 @@ class Pacer:
         return [by_key[key] for key in self._line]
 
 
-class _Lane:
-    """One operation: at first a window that grows, and once something was refused one call at a time."""
+class _Slots:
+    """Calls spread over a time: one in each slot, at a random moment of it, so that those of a crowd come evenly."""
 
-    def __init__(self, draw: Callable[[], float], announced: bool) -> None:
+    def __init__(self, draw: Callable[[], float]) -> None:
         self._draw = draw
-        self._announced = announced  # the tables tell how many calls there will be
+        self._length = self._next = 0.0
+        self._at: float | None = None
+
+    def spread(self, count: int, now: float, seconds: float) -> None:
+        """From now on so many calls in so many seconds; what is left of the present slot is stretched like the rest."""
+        stretch = seconds / count / self._length if self._length else 0.0
+        self._length = seconds / count
+        self._next = now + max(0.0, self._next - now) * stretch
+        if self._at is not None:
+            self._at = now + max(0.0, self._at - now) * stretch
+
+    def at(self) -> float:
+        """When the next call is to be made."""
+        if self._at is None:
+            self._at = self._next + self._length * self._draw()
+            self._next += self._length
+        return self._at
+
+    def made(self) -> None:
+        """It was."""
+        self._at = None
+
+
+class _Lane:
+    """One operation: at first a window that grows, and once something was refused one call at a time.
+
+    In a crowd: at once no more than the own share of the bucket, and the rest evenly in the time that all need.
+    """
+
+    def __init__(self, draw: Callable[[], float], seen: bool) -> None:
+        self._draw = draw
+        self._seen = seen  # the tables show the calls of others
         self._fresh = True
-        self._window = 0
-        self._held = self._granted = 0
-        self._refusals = 0  # since the last grant
-        self._refused_at = self._sent_at = float("-inf")
+        self._window = FIRST
+        self._grows = True  # the window, with each call that is granted; else it is a share and used up
         self._paced = False
-        self._unsure = False  # refused for the first time
+        self._held = self._granted = 0
+        self._news = [0, 0]  # granted and refused since the last look
+        self._refused_at = self._sent_at = float("-inf")
         self._pause = SOONEST
-        self._crowd: Waiting | None = None  # what the tables announced when they were last judged
-        self._until = float("-inf")  # when all that could be done
-        self._at_most = LATEST  # between calls, while that is a guess
-        self._looked_at, self._look_after = float("-inf"), LOOK_AFTER
         self._next_at: float | None = None
+        self._crowd: Crowd | None = None  # others that might be at work
+        self._slots = _Slots(draw)
+        self._look_at: float | None = None  # when to see how large the crowd is that sets the pace
+        self._look_after = LOOK_AFTER
         self.running = 0
         self.looking: float | None = None
 
@@ -186,14 +185,16 @@ class _Lane:
     @property
     def ready(self) -> bool:
         """Whether answers have made room: all of it, or half of a window."""
-        if self._paced or self._in_doubt or self._crowd is not None:
+        if self._paced or self._in_doubt or not self._grows:
             room = not self.running and self._next_at is None and self.looking is None
         else:
             room = self.running <= self._window // 2
         return self._held > 0 and room
 
-    def admit(self, count: int, now: float, tables: Tables) -> int:
+    def admit(self, count: int, now: float, tables: Tables, start: bool) -> int:
         """How many of so many calls may be made now."""
+        if self._fresh and count:
+            self._begin(count, tables, start)
         allowed = self._allowed(count, now, tables) if count else 0
         self.running += allowed
         self._held = count - allowed
@@ -204,117 +205,104 @@ class _Lane:
         """A call came back."""
         self.running -= 1
         self._next_at = None
+        self._slots.made()
+        self._news[throttled] += 1
         if throttled:
-            if self._paced and now >= self._until:
+            if self._paced:
                 self._pause = min(LATEST, self._pause * SLOWER)
-            self._unsure |= not self._refused
             self._refused_at = now
-            self._refusals += 1
             return
         self._granted += 1
-        self._refusals = 0
         if self._paced:
             self._pause = max(LEAST, self._pause / FASTER)
-            self._at_most = self._at_most / BOLDER if self._at_most < LATEST else LATEST
-        elif self._crowd is None:
+        elif self._grows:
             self._window = min(MOST, self._window + 1)
-
-    @property
-    def _refused(self) -> bool:
-        return self._refused_at > float("-inf")
 
     @property
     def _in_doubt(self) -> bool:
         """Whether it has to be decided how to go on: something was refused, or the own share of a bucket is used."""
-        return self._unsure or (not self._paced and self._crowd is not None and not self._window)
+        return not self._paced and (self._news[True] > 0 or (not self._grows and not self._window))
 
-    @property
-    def _look_at(self) -> float | None:
-        """When to see whether the crowd is still there, while its size sets the pace."""
-        if not self._paced or self._crowd is None:
-            return None
-        return self._looked_at + self._look_after
+    def _begin(self, count: int, tables: Tables, start: bool) -> None:
+        """The first window: where others might make more calls than the bucket holds, the own share of it."""
+        self._fresh = False
+        look = tables() if self._seen else Look()
+        announced = look.lost > BUCKET
+        others = look.lost if announced else look.others - count
+        if others + count > BUCKET and others > 0:
+            self._crowd = Crowd(look, others)
+            if start or announced:
+                self._grows = False
+                self._window = int(self._crowd.share(count) + self._draw())
 
     def _allowed(self, count: int, now: float, tables: Tables) -> int:
-        if self._fresh:
-            self._begin(count, tables)
         overdue = self._look_at is not None and now >= self._look_at
         if (self._in_doubt or overdue) and (self.running or not self._judge(count, now, tables)):
             return 0
-        if self._paced:
+        if self._paced and not self._window:
             return self._one(count, now)
-        if self._crowd is None:
+        if self._grows:
             return max(0, min(count, self._window - self.running))
         allowed = min(count, self._window)
         self._window -= allowed
         return allowed
 
-    def _begin(self, count: int, tables: Tables) -> None:
-        """The first window: where the tables announce more calls than the bucket holds, the own share of it."""
-        self._fresh = False
-        self._window = FIRST
-        crowd = tables() if self._announced else Waiting()
-        if crowd.routes and crowd.routes + count > BUCKET:
-            self._crowd = crowd
-            self._window = max(1, int(count * BUCKET / (crowd.routes + count) + self._draw()))
-
     def _judge(self, count: int, now: float, tables: Tables) -> bool:
-        """Look at the tables anew: whether others are at work, and how much is left. False until they were read."""
-        crowd = Waiting()
-        if self._announced:
-            self.looking = now if self.looking is None else self.looking
-            crowd = tables()
-            if crowd.seen < self.looking and now < self.looking + LOOK_WITHIN:
-                return False
-        before, self._crowd, self.looking = self._crowd, None, None
-        written = before.routes - crowd.routes if before is not None else 0
-        refused, self._unsure = self._unsure, False
-        if self._paced:
-            elapsed = crowd.seen - before.seen if before is not None else 0.0
-            quiet = not refused and elapsed > 0.0 and written < QUIET * elapsed
-            self._look_after *= 2.0
-        else:
-            quiet = not refused and written <= 0
-        self._looked_at = now
-        if quiet:
-            self._let_go()
+        """Decide how to go on, after a look at the tables where they tell. False until they were read."""
+        if self._crowd is None:
+            self._alone(now)
             return True
-        if not self._paced:
-            self._at_most = LATEST if written > CROWD else GUESS
-            self._pause = max(LEAST, min(SOONEST, FULL / max(1, self._granted)))  # our part of a full bucket
-        self._pace(count, now, crowd)
+        self.looking = now if self.looking is None else self.looking
+        look = tables()
+        if look.seen < self.looking and now < self.looking + LOOK_WITHIN:
+            return False
+        if look.seen >= self.looking:
+            learn = self._crowd.followed if self._paced else self._crowd.met
+            learn(look, count, *self._news)
+            self._news = [0, 0]
+        elif not self._paced:
+            self._crowd.missed()
+        self.looking = None
+        if self._crowd.rest + count <= self._crowd.tokens or (self._crowd.rest < 1.0 and self._crowd.tokens):
+            self._free()
+        elif self._crowd.rest < 1.0:
+            self._alone(now)
+        else:
+            self._share(self._crowd, count, now)
         return True
 
-    def _let_go(self) -> None:
-        """Nobody else is at work."""
-        self._paced = False
-        self._window = AFTER_LOOK
-        self._refused_at = self._until = float("-inf")
-        self._next_at = None
+    def _free(self) -> None:
+        """There is room for all: as fast as at first, and as carefully."""
+        self._paced, self._grows = False, True
+        self._window = max(1, min(FIRST, self._granted))
+        self._refused_at = float("-inf")
+        self._next_at = self._look_at = None
 
-    def _pace(self, count: int, now: float, crowd: Waiting) -> None:
-        """One call at a time from now on; where there is a crowd, in the time that all of its calls need."""
-        self._until = float("-inf")
-        if crowd.routes and crowd.routes + count > BUCKET / 2:
-            self._crowd = crowd
-            self._until = now + SLACK * (crowd.routes + count) / REFILL
+    def _alone(self, now: float) -> None:
+        """It was refused, and nobody else is seen: one call at a time, as refusals and grants will teach."""
         if not self._paced:
-            self._next_at = now + self._mean(count, now) * self._draw()
-        self._paced = True
+            self._pause = max(LEAST, min(SOONEST, FULL / max(1, self._granted)))  # our part of a full bucket
+            self._next_at = now + self._pause * self._draw()
+        self._paced, self._grows, self._window = True, False, 0
+        self._crowd = self._look_at = None
+
+    def _share(self, crowd: Crowd, count: int, now: float) -> None:
+        """At once the own share of what is left of the bucket, the rest in the time that all need."""
+        lasts = crowd.lasts(count)
+        self._window = min(count, int(crowd.spare(count) + self._draw()))
+        begin = now if self._paced else now + SOONEST  # an empty bucket has the first tokens then
+        self._slots.spread(max(1, count - self._window), begin, lasts)
+        self._next_at = None
+        self._look_after = max(min(2.0 * self._look_after, lasts / LOOKS), LATER) if self._paced else LOOK_AFTER
+        self._look_at = now + max(LOOK_WITHIN, min(self._look_after, lasts)) * (SPREAD[0] + SPREAD[1] * self._draw())
+        self._paced, self._grows = True, False
 
     def _one(self, count: int, now: float) -> int:
         if self.running:
             return 0
-        if self._next_at is None:
+        if self._next_at is None and self._crowd is not None:
+            self._next_at = self._slots.at()
+        elif self._next_at is None:
             jitter = 1.0 + JITTER * (2.0 * self._draw() - 1.0)
-            self._next_at = self._sent_at + self._mean(count, now) * jitter * (1.0 if count > 1 else LAST)
+            self._next_at = self._sent_at + self._pause * jitter * (1.0 if count > 1 else LAST)
         return int(now >= self._next_at)
-
-    def _mean(self, count: int, now: float) -> float:
-        """The mean pause until the next call: as the tables announce, or as refusals and grants have taught."""
-        if now >= self._until:
-            return self._pause
-        spread = (self._until - now) / count
-        if not self._refused:  # it is nothing but a guess
-            spread = min(spread, self._at_most)
-        return max(spread, self._pause if self._refusals > 1 else LEAST)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from ipaddress import ip_network
 
-from vipmanager.actions import Action, Need, Plan, SetRoute
+from vipmanager.actions import Action, AssignAddress, Need, Plan, SetRoute, UnassignAddress
 from vipmanager.apply import Key, Retry
 from vipmanager.config import Config
 from vipmanager.errors import ErrorKind, Failure
+from vipmanager.failing import Failing, Reason
 from vipmanager.lines import Lines, listed
 from vipmanager.logs import event
 from vipmanager.model import (
@@ -25,6 +26,7 @@ from vipmanager.model import (
 from vipmanager.monitor import Monitor
 from vipmanager.plan.holdings import Holding, Standing, holdings
 from vipmanager.plan.pod import lacking
+from vipmanager.plan.release import Released, place
 
 log = logging.getLogger("vipmanager")
 
@@ -47,13 +49,12 @@ class Report:
         self._problems: frozenset[Problem] = frozenset()
         self._foreign: set[tuple[str, str]] = set()
         self._known: set[str] = set()
-        self._failures: dict[Key, tuple[str, str]] = {}
-        self._unsaid: defaultdict[tuple[str, str], list[tuple[str, Failure, int | None]]] = defaultdict(list)
+        self._failing = Failing(self._monitor)
+        self._unsaid: defaultdict[Reason, list[tuple[str, Failure, int | None]]] = defaultdict(list)
         self._again: list[str] = []
         self._complete: dict[Address, Claim] = {}
         self._moved_from: dict[Network, set[str]] = {}
         self._lines = Lines()
-        self._emitted: set[tuple[str, str]] = set()
         self._drifted: set[tuple[Address, str]] = set()
         self._lacking = False
         self._observed = Observed()
@@ -100,6 +101,7 @@ class Report:
             self._claim(address, claim, before.get(address), self._standings[address])
         for address in [address for address in before if address not in plan.claims]:
             self._complete.pop(address, None)
+            self._moved_from.pop(ip_network(address), None)
             eni = before[address].eni_id
             text = f"{{}} left the pod and is no longer delivered to {eni}"
             self._lines.add(logging.INFO, "withdrawn", before[address], reason="Withdrawn", text=text, eni=eni)
@@ -119,7 +121,7 @@ class Report:
                 why=problem.text,
             )
             if problem.fatal:
-                self._monitor.emit("Failing", str(problem), warning=True)
+                self._monitor.emit("Failing", str(problem), warning=True, about=problem.subject)
         self._problems = problems
 
     def _claim(self, address: Address, claim: Claim, old: Claim | None, standing: Mapping[str, Holding]) -> None:
@@ -167,7 +169,7 @@ class Report:
             moved_from=moved_from,
             took=max(holding.seen for holding in standing.values()) - claim.since,
         )
-        self._monitor.add("vipmanager_claims_total")
+        self._monitor.claimed(claim.address)
 
     def _drift(self, claim: Claim, standing: Mapping[str, Holding]) -> None:
         """Count what was ours and is no more, though the address stayed here and no live ENI took it over."""
@@ -202,30 +204,42 @@ class Report:
 
     def applied(self, action: Action) -> None:
         """A write succeeded; the story is told by its claim, the detail at DEBUG."""
-        if isinstance(action, SetRoute) and action.replaces:
-            self._moved_from.setdefault(action.destination, set()).add(action.replaces)
+        self._note_holder(action)
         event(log, logging.DEBUG, "applied", action=action)
         self._monitor.add("vipmanager_actions_total", kind=action.key[0], result="ok")
         self.recovered(action.key)
+
+    def _note_holder(self, action: Action) -> None:
+        """Who had what has become ours, as far as that is known: nobody asks who has an IPv4 address that is taken."""
+        if isinstance(action, SetRoute):
+            holder, to = action.replaces, action.destination
+        elif isinstance(action, AssignAddress | UnassignAddress):
+            seen, to = self._standings.get(action.address, {}), ip_network(action.address)
+            if isinstance(action, AssignAddress):
+                holder = seen[action.eni_id].holder if action.eni_id in seen else ""
+            else:  # another's, if it is taken over, and else our own
+                holder = action.eni_id if seen and action.eni_id not in seen else ""
+        else:
+            return
+        if holder:
+            self._moved_from.setdefault(to, set()).add(holder)
 
     def failed(self, key: Key, retry: Retry, action: Action | None = None, fullness: int | None = None) -> None:
         """A call failed: noted for `flush` when the reason is new for this item."""
         if action is not None:
             self._monitor.add("vipmanager_actions_total", kind=action.key[0], result=retry.failure.kind.value)
-        reason = (retry.failure.call, retry.failure.code)
-        lasting = retry.standing or retry.attempts >= LASTING
-        if lasting and reason not in self._emitted:
-            self._emitted.add(reason)
-            self._monitor.emit("Failing", f"{action or ' '.join(key)}: {retry.failure.brief}", warning=True)
-        if self._failures.get(key) == reason:
-            return
-        self._failures[key] = reason
-        self._unsaid[reason].append((str(action or " ".join(key)), retry.failure, fullness))
+        what, failure = str(action or " ".join(key)), retry.failure
+        if self._failing.failed(key, failure, what, lasting=retry.standing or retry.attempts >= LASTING):
+            self._unsaid[failure.call, failure.code].append((what, failure, fullness))
 
     def recovered(self, key: Key) -> None:
         """What failed before succeeded: noted for `flush`."""
-        if self._failures.pop(key, None) is not None:
+        if self._failing.succeeded(key):
             self._again.append(" ".join(key))
+
+    def keep(self, wanted: Collection[Key]) -> None:
+        """See RetryBook.keep."""
+        self._failing.keep(wanted.__contains__)
 
     def compares(self) -> None:
         """A resync begins."""
@@ -288,14 +302,26 @@ class Report:
             )
         if self._again:
             event(log, logging.INFO, "recovered", item=self._again[0], others=len(self._again) - 1 or None)
-        over = self._emitted - set(self._failures.values())
-        self._emitted -= over
-        for call, code in sorted(over):
-            self._monitor.emit("Recovered", f"{call} no longer fails with {code}")
+        self._failing.tell_ended()
         self._unsaid.clear()
         self._again.clear()
 
-    # an init run
+    # the end
+
+    def stopped(self, outcome: Released, retries: Mapping[Key, Retry]) -> None:
+        """A sidecar ends: which addresses it has released, and which it could not."""
+        self.flush()
+        rest: defaultdict[tuple[str, str], list[tuple[Address, str]]] = defaultdict(list)
+        for address, actions in outcome.left.items():
+            failures = [retries[action.key].failure for action in actions if action.key in retries]
+            if any(failure.kind is ErrorKind.LOST for failure in failures):
+                continue  # another has it: there was nothing to release
+            code, why = (failures[0].code, failures[0].brief) if failures else ("", "EC2 has not answered in time")
+            rest[",".join(sorted(map(place, actions))), code].append((address, why))
+        for (at, _), items in sorted(rest.items()):
+            addresses = listed([address for address, _ in items])
+            event(log, logging.WARNING, "not released", addresses=addresses, at=at, why=items[0][1])
+        event(log, logging.INFO, "stopped", released=listed(outcome.gone) or "none")
 
     def verdict(self, plan: Plan, observed: Observed, failures: Mapping[Key, Retry], late: bool) -> int | None:
         """The exit code of an init run, or None while there is something left to do or to wait for."""

@@ -12,6 +12,7 @@ from vipmanager.actions_node import CloudAction, HostAction
 from vipmanager.apply import Key, Retry
 from vipmanager.config import Config
 from vipmanager.errors import ErrorKind
+from vipmanager.failing import Failing
 from vipmanager.logs import event
 from vipmanager.model import Problem
 from vipmanager.model_node import Tenure
@@ -24,6 +25,12 @@ MASTER, BACKUP = "MASTER", "BACKUP"
 OWN: Key = ("fact", "OWN")
 """What every check of EC2 reads, in each FloatingMode."""
 
+LEASE = "lease"
+"""What Events about who holds are about."""
+
+TICK = 0.001
+"""Seconds: sums and differences of the same times may differ by less."""
+
 
 class NodeReport:
     """Remembers what was said, and tells the monitor. Used from the main thread only."""
@@ -31,29 +38,34 @@ class NodeReport:
     def __init__(self, config: Config, identity: str, node: str, lease: str, monitor: Monitor) -> None:
         self._config, self._monitor = config, monitor
         self._self = {"identity": identity, "node": node, "lease": lease}
+        self._lease = lease
+        self._late = (config.retry_period + config.renew_deadline) / 2
         self._tenure = Tenure()
         self._holds: bool | None = None
         self._problems: frozenset[Problem] = frozenset()
-        self._failures: dict[Key, tuple[str, str]] = {}
+        self._failing = Failing(monitor)
         self._said: set[str] = set()
         self._delivered: set[str] = set()
         self._probes: dict[str, bool] = {}
-        self._emitted: set[tuple[str, str]] = set()
         self._began: float | None = None  # of a tenure in which no round has ended yet
         monitor.compare((OWN[-1],))
-        monitor.compute("vipmanager_lease_renewal_age_seconds", self._renewal_age)
+        monitor.compute("vipmanager_lease_renewal_age_seconds", self._renewal_age, lease=lease)
+        for result in ("ok", "late", "missed"):
+            monitor.begin("vipmanager_lease_renewals_total", lease=lease, result=result)
 
     def tenure(self, tenure: Tenure, holds: bool) -> None:
         """A round begins: say when this node begins or ceases to hold."""
         self._monitor.beat()
-        self._monitor.set("vipmanager_holds", int(holds))
-        self._monitor.set("vipmanager_lease_transitions_total", tenure.transitions)
+        self._monitor.set("vipmanager_holds", int(holds), lease=self._lease)
+        if tenure.known:  # a 0 of one who has not read it would make an increase of all that went before
+            self._monitor.set("vipmanager_lease_transitions_total", tenure.transitions, lease=self._lease)
+        self._count_renewal(tenure)
         before, self._tenure = self._holds, tenure
         if holds == before:
             return
         self._holds = holds
-        if holds:  # what is refused to a new holder is said again
-            self._failures = {key: reason for key, reason in self._failures.items() if key[0] == "fact"}
+        self._failing.keep(lambda key: key[0] == "fact")  # what is refused to a new holder is said again
+        self._failing.tell_ended()
         if not holds:
             self._delivered.clear()
         if before is not None or holds:
@@ -65,12 +77,26 @@ class NodeReport:
         why = self._why(holds) or "no reason known"
         if holds:
             self._began = self._tenure.began
-            self._monitor.emit("Holding", f"this node holds {self._config.floating}: {why}")
+            self._monitor.emit("Holding", f"this node holds {self._config.floating}: {why}", about=LEASE)
         elif self._tenure.yielding_to:
-            self._monitor.emit("Released", f"this node no longer holds {self._config.floating}: {why}")
+            self._monitor.emit("Released", f"this node no longer holds {self._config.floating}: {why}", about=LEASE)
         else:
             text = f"this node has lost {self._config.floating}: {why}"
-            self._monitor.emit("LostLease", text, warning=True)
+            self._monitor.emit("LostLease", text, warning=True, about=LEASE)
+
+    def _count_renewal(self, tenure: Tenure) -> None:
+        """A holder's renewal has come, in time or late, or its time is over without one."""
+        before = self._tenure
+        if not before.leading or tenure.renewed_at == before.renewed_at:
+            return
+        age = self._monitor.age(before.renewed_at) or 0.0
+        if age >= self._config.renew_deadline - TICK:
+            result = "missed"
+        elif not tenure.leading or tenure.began != before.began:  # given back, or lost in another way
+            return
+        else:
+            result = "late" if age > self._late else "ok"
+        self._monitor.add("vipmanager_lease_renewals_total", lease=self._lease, result=result)
 
     def _renewal_age(self) -> float | None:
         """Since the holder's last renewal; called from another thread, as is all that computes a metric."""
@@ -97,9 +123,9 @@ class NodeReport:
 
     def succeeded(self, key: Key) -> None:
         """What failed before works again."""
-        if self._failures.pop(key, None):
+        if self._failing.succeeded(key):
             event(log, logging.INFO, "works again", what=" ".join(key))
-            self._emitted &= set(self._failures.values())
+            self._failing.tell_ended()
         if key == OWN:
             self._monitor.compared(OWN[-1])
             self._monitor.compare((OWN[-1],))
@@ -109,15 +135,10 @@ class NodeReport:
         failure = retry.failure
         if action is not None:
             self._monitor.add("vipmanager_actions_total", kind=action.key[0], result=failure.kind.value)
-        reason = (failure.call, failure.code)  # a message may hold what differs each time
-        if self._failures.get(key) == reason:
-            return
-        self._failures[key] = reason
-        level = logging.WARNING if failure.kind in (ErrorKind.RETRY, ErrorKind.RACE) else logging.ERROR
-        event(log, level, "failed", what=action or " ".join(key), why=failure)
-        if reason not in self._emitted:
-            self._emitted.add(reason)
-            self._monitor.emit("Failing", f"{action or ' '.join(key)}: {failure.brief}", warning=True)
+        what = action or " ".join(key)
+        if self._failing.failed(key, failure, what):
+            level = logging.WARNING if failure.kind in (ErrorKind.RETRY, ErrorKind.RACE) else logging.ERROR
+            event(log, level, "failed", what=what, why=failure)
 
     def once(self, name: str, **facts: Any) -> None:
         """A warning that is given once in this process's life."""
@@ -140,13 +161,23 @@ class NodeReport:
             level = logging.ERROR if problem.fatal else logging.WARNING
             event(log, level, "problem", of=problem.subject, what=problem.text)
             if problem.fatal:
-                self._monitor.emit("Failing", str(problem), warning=True)
+                self._monitor.emit("Failing", str(problem), warning=True, about=problem.subject)
         for problem in sorted(self._problems - problems, key=str):
             event(log, logging.INFO, "solved", of=problem.subject, what=problem.text)
         self._problems = problems
+        self._forget_unwanted(plan)
         new = self._newly_delivered(plan) if holds else ()
         self._publish(plan, holds, health)
         return new
+
+    def _forget_unwanted(self, plan: NodePlan) -> None:
+        """Once everything is in place, what failed on the way there does so no more."""
+        if plan.needs or not plan.items or any(item.waits for item in plan.items):
+            return
+        wanted = {action.key for action in plan.actions}
+        wanted |= {("host-address", str(device), str(address)) for device, address in plan.keep}
+        self._failing.keep(lambda key: key[0] in ("fact", "kernel") or key in wanted)
+        self._failing.tell_ended()
 
     def _publish(self, plan: NodePlan, holds: bool, health: str) -> None:
         """The end of a round."""
@@ -218,5 +249,5 @@ class NodeReport:
         event(log, logging.INFO if released else logging.WARNING, "stopped", what=why)
         if self._holds:
             told = f"this node gives up {self._config.floating}: told to stop; {why}"
-            self._monitor.emit("Released" if released else "LostLease", told, warning=not released)
+            self._monitor.emit("Released" if released else "LostLease", told, warning=not released, about=LEASE)
         self._monitor.ended("stopped")

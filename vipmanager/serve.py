@@ -47,6 +47,7 @@ ACCEPT_AGAIN = 1.0
 BACKLOG = 64
 
 ANYWHERE = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "[::1]"}
 NAMES = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
 MISSING_FAMILY = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT))
 NO_DESCRIPTOR = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -64,6 +65,9 @@ class Watched(Protocol):
 
     def hidden(self) -> frozenset[Address]:
         """The floating addresses, at which nothing is answered. Never waits."""
+
+    def serves(self, at: str) -> None:
+        """The port is open: `at` says where it is asked from within, as HOST:PORT."""
 
 
 @dataclass(eq=False)
@@ -195,12 +199,17 @@ class Server:
                     self._refused.add(family)
                     refused.setdefault(os.strerror(error.errno or 0), []).append(NAMES[family])
             else:
+                self._tell_where()
                 del self._closed_families[family]
                 level = logging.INFO if family in self._refused else logging.DEBUG
                 event(log, level, "serving", port=self._port, of=NAMES[family])
         for why, families in refused.items():
             remedy = "give HealthPort another value, or 0 to turn it off; the rest goes on without"
             event(log, logging.WARNING, "not serving", port=self._port, of=",".join(families), why=why, remedy=remedy)
+
+    def _tell_where(self) -> None:
+        family, port = min(self.ports.items())
+        self._watched.serves(f"{LOOPBACK[family]}:{port}")
 
     # connections
 
@@ -350,8 +359,9 @@ class Server:
         return Answer(503, f"the loop has not come round within {ALIVE_WITHIN:g} s\n".encode())
 
     def _readiness(self) -> Answer:
+        """As of the last round, which says nothing of now where the loop hangs."""
         ready, why = self._watched.ready()
-        return Answer(200, b"ok\n") if ready else Answer(503, f"{why}\n".encode())
+        return self._health() if ready else Answer(503, f"{why}\n".encode())
 
     def _text(self) -> Answer:
         return Answer(200, self._metrics(), METRICS_TEXT)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -12,26 +14,37 @@ from typing import Any
 
 from vipmanager.arguments import MODES
 from vipmanager.files import read_limited
-from vipmanager.status_file import FILE, started
+from vipmanager.logs import printable
+from vipmanager.status_file import FILE, is_outdated, is_stopped, started
 
 NOT_RUNNING = 1
 DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What comes of reading a file that another than vipmanager has written."""
+WITHIN = 1.0
+"""Seconds in which the health port must answer; it gives the loop 0.7 s."""
+ANSWER = 64 * 1024
+"""Bytes of an answer that are read."""
 
 
 def show(directory: str, *, as_json: bool) -> int:
-    """Print the status of the vipmanager that keeps its state here. Exit code 0 while it runs, or has done its job."""
+    """Print the status of the vipmanager that keeps its state here. Exit code 0 while it runs, or has done its job.
+
+    Where it is not certain that this is still so, that is the first thing that is said, and the exit code is 1.
+    """
     status = _load(directory)
     if isinstance(status, str):
         sys.stderr.write(f"vipmanager: {status}\n")
         return NOT_RUNNING
     try:
+        status["doubt"] = doubt = _doubt(status)
+        if doubt:
+            status |= {"ready": False, "not_ready": doubt}
         text = json.dumps(status, indent=2) if as_json else _text(status)
     except DAMAGE:
         sys.stderr.write(f"vipmanager: no status in {Path(directory) / FILE}: it cannot be read\n")
         return NOT_RUNNING
     sys.stdout.write(text + "\n")
-    return 0 if status["running"] or _is_done(status) else NOT_RUNNING
+    return 0 if (status["running"] and not doubt) or _is_done(status) else NOT_RUNNING
 
 
 def probe(directory: str) -> int:
@@ -42,7 +55,10 @@ def probe(directory: str) -> int:
     elif not status["running"]:
         why = "" if _is_done(status) else f"not running: process {status.get('pid')} has ended"
     else:
-        why = "" if status.get("ready") is True else str(status.get("not_ready") or "starting")
+        try:
+            why = _not_ready(status)
+        except DAMAGE:
+            why = f"no status in {Path(directory) / FILE}: it cannot be read"
     if why:
         sys.stderr.write(f"vipmanager: not ready: {why}\n")
     return NOT_RUNNING if why else 0
@@ -61,10 +77,51 @@ def _load(directory: str) -> dict[str, Any] | str:
     try:
         status: dict[str, Any] = json.loads(read_limited(path))
         running = bool(status["started"]) and started(int(status["pid"])) == status["started"]
+        outdated = running and is_outdated(path)
     except (OSError, *DAMAGE) as error:
         why = error.strerror if isinstance(error, OSError) else "it cannot be read"
         return f"no status in {path}: {why}; is vipmanager running in this container?"
-    return {**status, "running": running}
+    return {**status, "running": running, "outdated": outdated}
+
+
+def _not_ready(status: Mapping[str, Any]) -> str:
+    """Of one that runs, by its own word now where it can be asked, else by what it wrote last."""
+    if not is_stopped(int(status["pid"])) and status.get("serves"):
+        return _refusal(str(status["serves"]), "/readyz")
+    return _doubt(status) or ("" if status.get("ready") is True else str(status.get("not_ready") or "starting"))
+
+
+def _doubt(status: Mapping[str, Any]) -> str:
+    """Why what one that runs wrote last may no longer be so; empty where it is."""
+    if not status["running"]:
+        return ""
+    if is_stopped(int(status["pid"])):
+        return f"process {status['pid']} has been stopped by a signal"
+    hangs = _refusal(str(status["serves"]), "/healthz") if status.get("serves") else ""
+    if hangs:
+        return hangs
+    return "the status could not be written anew" if status["outdated"] else ""
+
+
+def _refusal(at: str, path: str) -> str:
+    """What the health port at HOST:PORT answers; empty where it is 200. Raises ValueError where that is not here."""
+    if re.fullmatch(r"(127\.0\.0\.1|\[::1]):[0-9]{1,5}", at) is None:
+        raise ValueError(at)
+    host, _, port = at.rpartition(":")
+    answer, deadline = b"", time.monotonic() + WITHIN
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), WITHIN) as connection:
+            connection.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            while len(answer) < ANSWER:
+                connection.settimeout(max(0.001, deadline - time.monotonic()))
+                data = connection.recv(ANSWER)
+                if not data:
+                    break
+                answer += data
+    except OSError as error:
+        return f"{at} does not answer: {error.strerror or error}"
+    head, _, body = answer.decode(errors="replace").partition("\r\n\r\n")
+    return "" if head.startswith("HTTP/1.1 200 ") else body.strip() or f"{at} does not answer"
 
 
 def _is_done(status: Mapping[str, Any]) -> bool:
@@ -72,15 +129,15 @@ def _is_done(status: Mapping[str, Any]) -> bool:
 
 
 def _text(status: Mapping[str, Any]) -> str:
-    if status.get("mode") == "nodeport" or "role" in status:
-        return "\n".join(_node(status))
-    return "\n".join(_pod(status, time.time()))
+    node = status.get("mode") == "nodeport" or "role" in status
+    text = "\n".join(_node(status) if node else _pod(status, time.time()))
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _end(status: Mapping[str, Any]) -> str:
-    """How it ended, empty while it runs."""
+    """How it ended, or why it may be other than shown; empty while it runs."""
     if status["running"]:
-        return ""
+        return f"NOT CERTAIN ({status['doubt']}; this is the last it said)" if status["doubt"] else ""
     if status.get("result"):
         return f"ENDED: {status['result']} ({_time(status['updated'])}; this is the last it said)"
     return f"NOT RUNNING (process {status['pid']} has ended; this is the last it said)"

@@ -13,7 +13,7 @@ from lab.kube.incluster import InCluster
 from lab.lab import Lab
 from lab.pod import Pod
 from tests.scenario.nodeport_support import SHORT
-from tests.scenario.support import assert_answers, eni, init, sidecar, start, until
+from tests.scenario.support import assert_answers, eni, init, point, remove_route, sidecar, start, until
 
 pytestmark = pytest.mark.namespaces
 
@@ -85,6 +85,55 @@ def test_what_ec2_refuses_is_told_and_that_it_is_over(lab: Lab) -> None:
     lab.ec2.faults.clear()
     wait_told(lab, account(pod), "Claimed", ONE)
     wait_told(lab, account(pod), "Recovered", "CreateRoute")
+
+
+def test_what_goes_to_and_fro_is_told_as_it_is(lab: Lab) -> None:
+    """Twice taken over and back: the last Event is what is the case."""
+    pod = lab.pod("app", "a", {"net1": [f"{ONE}/32"]}, service_account=True)
+    lab.kube.allow_events(pod.name)
+    run = sidecar(pod, ONE, ResyncInterval=1)
+    other = eni(lab, "b", 1)
+    for number in (1, 2):
+        point(lab, f"{ONE}/32", other)
+        run.wait("conceded", address=ONE, count=number)
+        if number == 2:
+            break
+        for table in lab.route_table_ids:
+            remove_route(lab, f"{ONE}/32", table)
+        run.wait("claimed", address=ONE, count=number + 1)
+    claimed, conceded = ("Normal", "Claimed"), ("Warning", "Conceded")
+    expected = [claimed, conceded] * 2
+    until(lambda: told(lab, account(pod)) == expected, lambda: str(told(lab, account(pod))))
+
+
+def test_what_is_refused_again_is_told_again(lab: Lab) -> None:
+    """An address that EC2 refused left the pod, and comes back to be refused again."""
+    lab.ec2.faults.deny("ec2:CreateRoute")
+    pod = lab.pod("app", "a", {"net1": []}, service_account=True)
+    lab.kube.allow_events(pod.name)
+    run = start(
+        pod,
+        "sidecar",
+    )
+    run.wait("interface", name="net1")
+    failing, recovered = ("Warning", "Failing"), ("Normal", "Recovered")
+    for number in (1, 2):
+        pod.add_address("net1", f"{ONE}/32")
+        run.wait("failed", code="UnauthorizedOperation", count=number)
+        expected = [failing, recovered] * (number - 1) + [failing]
+        wait_failures(lab, pod, expected)
+        pod.del_address("net1", f"{ONE}/32")
+        run.wait("address gone", count=number)
+        wait_failures(lab, pod, [*expected, recovered])
+
+
+def wait_failures(lab: Lab, pod: Pod, expected: list[tuple[str, str]]) -> None:
+    """Wait until these are the Events about what fails."""
+
+    def found() -> list[tuple[str, str]]:
+        return [event for event in told(lab, account(pod)) if event[1] in ("Failing", "Recovered")]
+
+    until(lambda: found() == expected, lambda: str(found()))
 
 
 def test_without_the_right_everything_else_works_and_nothing_is_said(lab: Lab) -> None:

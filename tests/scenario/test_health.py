@@ -121,10 +121,15 @@ def test_a_loop_that_does_not_come_round_is_not_healthy(lab: Lab) -> None:
     stuck.touch()
     pod.add_address("net1", f"{TWO}/32")
     until(lambda: inside(pod, "/healthz")[0] == 503, "it is stuck")
-    status, why = inside(pod, "/healthz")
-    assert status == 503
-    assert "the loop" in why
+    for asked in ("/healthz", "/readyz"):
+        status, why = inside(pod, asked)
+        assert status == 503
+        assert "the loop" in why
     assert metrics(pod)["vipmanager_loop_age_seconds", ()] > 0
+    for argument in ("--ready", "--json"):
+        command = pod.vipmanager(["status", argument], {})
+        assert command.wait(BOUND) == 1
+        assert "the loop has not come round" in command.output()
     stuck.unlink()
     until(lambda: inside(pod, "/healthz")[0] == 200, "it goes on")
     wait_ready(pod)
@@ -207,6 +212,8 @@ def test_a_port_that_is_taken_is_no_reason_not_to_work(lab: Lab) -> None:
         pod.add_address("net1", f"{TWO}/32")
         run.wait("claimed", address=TWO)
         assert len(run.events("not serving")) == 1
+        command = pod.vipmanager(["status", "--ready"], {})
+        assert command.wait(BOUND) == 0, f"it does not take the other's answer for its own: {command.output()}"
     finally:
         other.close()
 
@@ -282,13 +289,27 @@ def test_the_holder_and_the_standby_are_ready(node_lab: Lab) -> None:
         assert found["vipmanager_build_info", ("nodeport", "0.1.0")] == 1
         nodes.stop(holder)
         nodes.wait_holder(other)
-        assert metrics(node_lab.workers[other])["vipmanager_holds", ()] == 1
-        assert metrics(node_lab.workers[other])["vipmanager_lease_transitions_total", ()] == 1
+        (lease,) = holds_of(node_lab, other)
+        assert lease.endswith("/vipmanager")
+        found = metrics(node_lab.workers[other])
+        assert found["vipmanager_holds", (lease,)] == 1
+        assert found["vipmanager_lease_transitions_total", (lease,)] == 1
+        until(
+            lambda: metrics(node_lab.workers[other])["vipmanager_lease_renewals_total", (lease, "ok")] >= 1,
+            "no renewal is counted",
+        )
 
 
 def holds(nodes: Nodes) -> dict[str, float]:
-    """What each node says by vipmanager_holds."""
-    return {each: metrics(nodes.lab.workers[each])["vipmanager_holds", ()] for each in nodes.workers}
+    """What each node says by vipmanager_holds of its only Lease."""
+    found = {each: tuple(holds_of(nodes.lab, each).values()) for each in nodes.workers}
+    return {each: value for each, (value,) in found.items()}
+
+
+def holds_of(lab: Lab, worker: str) -> dict[str, float]:
+    """vipmanager_holds by Lease."""
+    found = metrics(lab.workers[worker])
+    return {labels[0]: value for (name, labels), value in found.items() if name == "vipmanager_holds"}
 
 
 def test_an_unfit_node_is_not_ready(node_lab: Lab) -> None:

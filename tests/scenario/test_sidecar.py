@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable
@@ -281,6 +282,29 @@ def test_sigterm_deletes_routes_where_that_is_configured(lab: Lab) -> None:
     assert run.stop() == 0
     assert targets(lab, f"{ONE}/32") == {}
     assert targets(lab, f"{TWO}/32") == everywhere(lab, eni(lab, "b", 1))
+
+
+def test_sigterm_says_what_it_could_not_release(lab: Lab) -> None:
+    """One of four tables refuses: its address is still delivered here, and nobody is told otherwise."""
+    pod = lab.pod("pod", "a", {"net1": [f"{ONE}/32", f"{TWO}/32"]})
+    run = sidecar(pod, ONE, TWO, DeleteRoutesOnExit="True")
+    table = lab.route_table_ids[2]
+    lab.ec2.faults.fail(
+        "DeleteRoute",
+        "UnauthorizedOperation",
+        times=None,
+        status=403,
+        when=lambda params: params["RouteTableId"] == table and params["DestinationCidrBlock"] == f"{ONE}/32",
+    )
+    assert run.stop() == 0
+    (left,) = run.events("not released")
+    assert (left["addresses"], left["at"]) == (ONE, table)
+    assert "UnauthorizedOperation" in left["why"]
+    assert run.events("stopped")[0]["released"] == TWO
+    assert targets(lab, f"{ONE}/32") == {table: eni(lab, "a", 1)}
+    assert targets(lab, f"{TWO}/32") == {}
+    claims = json.loads((pod.directory / "state" / "claims.json").read_text())["claims"]
+    assert [(claim["address"], [*claim["held"]]) for claim in claims] == [(ONE, [table])]
 
 
 def test_sigterm_does_not_unassign_what_another_worker_has_taken(make_lab: Callable[..., Lab]) -> None:

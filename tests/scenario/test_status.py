@@ -181,10 +181,55 @@ def test_a_sidecar_that_was_told_to_stop_says_so(lab: Lab) -> None:
     assert code == 1 and text.startswith("ENDED: stopped")
 
 
-def in_volume(pod: Pod) -> tuple[Volume, Run]:
+@pytest.mark.parametrize("port", [8086, 0])
+def test_a_process_that_was_stopped_is_not_ready_and_its_status_is_not_certain(lab: Lab, port: int) -> None:
+    """What comes meanwhile is not delivered; nor does the file know of it."""
+    pod = lab.pod("pod", "a", {"net1": [f"{ONE}/32"]})
+    run = sidecar(pod, ONE, HealthPort=port)
+    until(lambda: status(pod, "--ready") == (0, ""), lambda: status(pod, "--ready")[1])
+    run.container.send_signal(signal.SIGSTOP)
+    pod.add_address("net1", f"{TWO}/32")
+    code, text = status(pod, "--ready")
+    assert code == 1 and ("stopped by a signal" in text or "does not answer" in text)
+    code, text = status(pod)
+    assert code == 1 and text.startswith("NOT CERTAIN")
+    run.container.send_signal(signal.SIGCONT)
+    run.wait("claimed", address=TWO)
+    until(lambda: status(pod, "--ready") == (0, ""), lambda: status(pod, "--ready")[1])
+    assert status(pod)[0] == 0
+
+
+@pytest.mark.parametrize("port", [8086, 0])
+def test_where_the_status_cannot_be_written_the_last_is_not_taken_for_true(lab: Lab, port: int) -> None:
+    """The health port still knows; without it nobody does, and that is said."""
+    pod = lab.pod("pod", "a", {"net1": [f"{ONE}/32"]})
+    volume, run = in_volume(pod, HealthPort=port)
+
+    def here(*arguments: str) -> tuple[int, str]:
+        return status(pod, *arguments, inside=volume.command, StateDir=volume.path)
+
+    until(lambda: here("--ready") == (0, ""), lambda: here("--ready")[1])
+    volume.set_read_only(True)
+    deny_one_table(lab, TWO)
+    pod.add_address("net1", f"{TWO}/32")
+    run.wait("failed", code="UnauthorizedOperation")
+    run.wait("status not written")
+    until(lambda: here("--ready")[0] == 1, "not ready")
+    assert (TWO if port else "could not be written anew") in here("--ready")[1]
+    code, text = here()
+    assert code == 1 and "could not be written anew" in text.splitlines()[0]
+    volume.set_read_only(False)
+    lab.ec2.faults.clear()
+    run.wait("claimed", address=TWO)
+    until(lambda: here("--ready") == (0, ""), lambda: here("--ready")[1])
+    assert here()[0] == 0
+
+
+def in_volume(pod: Pod, **settings: object) -> tuple[Volume, Run]:
     """A sidecar that has claimed ONE and keeps its state on a volume of its own."""
     volume = Volume(pod)
-    run = Run(pod.vipmanager(["sidecar"], {"LogFormat": "json", "StateDir": volume.path}, inside=volume.command))
+    known = {"LogFormat": "json", "StateDir": volume.path, **settings}
+    run = Run(pod.vipmanager(["sidecar"], known, inside=volume.command))
     run.wait("claimed", address=ONE)
     return volume, run
 

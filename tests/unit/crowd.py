@@ -39,7 +39,8 @@ class Crowd:
     """Pods on workers of their own, with so many floating addresses each, all of them routed in each route table.
 
     `lost` routes of each table point to ENIs of workers that are gone. The pods' own are among them where `announced`;
-    else EC2 does not show yet that their old targets are gone. `spread` is the time (s) within which the pods start.
+    else EC2 does not show yet that their old targets are gone. `innocents` of each table are live routes of others that
+    nobody moves. `spread` is the time (s) within which the pods start.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Crowd:
         tables: int = 4,
         announced: bool = True,
         stale: int = 0,
+        innocents: int = 0,
         spread: float = 0.0,
         bucket: float = 100.0,
         seed: int = 0,
@@ -60,7 +62,7 @@ class Crowd:
         self.ec2.faults.throttle(*WRITES, clock=self.timeline.clock, bucket=bucket)
         self.sent: list[Sent] = []
         self.tables = [f"rtb-{number}" for number in range(tables)]
-        self._build(addresses, announced, stale)
+        self._build(addresses, announced, stale, innocents)
         self.began = self.timeline.now
         self.pods = [_Pod(self, number, spread * self.draws.random()) for number in range(len(addresses))]
 
@@ -91,7 +93,7 @@ class Crowd:
         """The calls so far."""
         return sum(call.operation in operations and throttled in (None, call.throttled) for call in self.sent)
 
-    def _build(self, addresses: Sequence[int], announced: bool, stale: int) -> None:
+    def _build(self, addresses: Sequence[int], announced: bool, stale: int, innocents: int) -> None:
         ec2 = self.ec2
         ec2.add_vpc(VPC, "10.10.0.0/16")
         for table in self.tables:
@@ -110,7 +112,8 @@ class Crowd:
         old = "eni-gone" if announced else "eni-other"
         routes = {ip_network(address): old for each in self.wanted for address in each}
         routes |= {ip_network(ip_address("172.16.0.0") + each): "eni-gone" for each in range(stale)}
-        assert len(routes) == total + stale
+        routes |= {ip_network(ip_address("172.18.0.0") + each): "eni-other" for each in range(innocents)}
+        assert len(routes) == total + stale + innocents
         found = {name: replace(ec2.state.tables[name], routes=routes) for name in self.tables}
         ec2.set(replace(ec2.state, tables=found))
         del ec2._history[:-1]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.sidecars import TABLES, Pod, Zone
+from vipmanager.agent import STOP_WITHIN
 from vipmanager.plan.vpc import RETURN_AFTER
 
 VIP = "192.168.0.1"
@@ -105,3 +106,47 @@ def test_a_conceded_address_costs_one_look(zone: Zone, address: str) -> None:
     zone.run(400.0)
     assert len(a.calls) == before + 1
     assert holds(zone, address, b)
+
+
+@pytest.mark.parametrize(("address", "call"), [(VIP, "create_route"), (OWN, "assign")])
+def test_what_is_on_its_way_when_the_sidecar_is_told_to_stop_is_taken_back_too(
+    zone: Zone, address: str, call: str
+) -> None:
+    a = zone.pod(1)
+    a.start(DeleteRoutesOnExit="True")
+    zone.run(AWAY)
+    a.late[call] = 0.4
+    a.hold(address)
+    zone.run(0.2, lambda: call in a.calls)
+    assert not holds(zone, address, a)
+    a.stop()
+    assert zone.run(STOP_WITHIN + 0.5, lambda: bool(a.codes))
+    zone.run(10.0)
+    assert not holds(zone, address, a)
+    assert address == OWN or set(zone.ec2.targets(f"{VIP}/32").values()) == {None}
+
+
+def test_what_waits_for_its_turn_when_the_sidecar_is_told_to_stop_is_not_made(zone: Zone) -> None:
+    a = zone.pod(1)
+    a.start()
+    zone.run(AWAY)
+    a.queue()
+    a.hold(VIP)
+    zone.run(AWAY)
+    a.stop()
+    a.unqueue()
+    assert zone.run(STOP_WITHIN + 0.5, lambda: bool(a.codes))
+    zone.run(10.0)
+    assert "create_route" not in a.calls
+
+
+def test_ec2_that_does_not_answer_keeps_no_sidecar_from_stopping(zone: Zone) -> None:
+    a = zone.pod(1)
+    a.start(DeleteRoutesOnExit="True")
+    zone.run(AWAY)
+    a.late["create_route"] = a.late["route_tables"] = 60.0
+    a.hold(VIP)
+    zone.run(AWAY)
+    a.stop()
+    assert zone.run(STOP_WITHIN + 0.1, lambda: bool(a.codes))
+    assert a.codes == [0]

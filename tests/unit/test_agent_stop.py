@@ -65,6 +65,37 @@ def test_what_another_has_taken_over_does_not_keep_the_rest_from_being_released(
     assert (pod.ec2.holder(OWN), pod.ec2.holder("10.10.1.51")) == (None, PEER)
     (facts,) = events(caplog, "stopped")
     assert facts["released"] == OWN  # and no word of what was not
+    assert events(caplog, "not released") == [], "nothing of it is left"
+
+
+def test_an_address_that_one_table_still_delivers_is_not_released(pods: Pods, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "vipmanager")
+    pod, run = started(pods, FIRST, SECOND, DeleteRoutesOnExit="True")
+    pod.ec2.faults.fail("delete_route", ErrorKind.DENIED)
+    assert run.stop() == OK
+    (facts,) = events(caplog, "not released")
+    left = facts["addresses"]
+    (gone,) = {FIRST, SECOND} - {left}
+    assert pod.routed(gone, None)
+    assert pod.ec2.targets(f"{left}/32") == dict.fromkeys(pod.region.tables) | {facts["at"]: "eni-1"}
+    assert [each["released"] for each in events(caplog, "stopped")] == [gone]
+
+
+def test_an_answer_that_did_not_come_is_no_release(
+    pods: Pods, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "STOP_WITHIN", 0.3)
+    caplog.set_level("INFO", "vipmanager")
+    pod, run = started(pods, OWN)
+    go_on = pod.ec2.faults.hang("unassign", times=None)
+    try:
+        assert run.stop() == OK
+    finally:
+        go_on.set()
+    (facts,) = events(caplog, "not released")
+    assert (facts["addresses"], facts["at"]) == (OWN, "eni-1")
+    assert "not answered" in facts["why"]
+    assert [each["released"] for each in events(caplog, "stopped")] == ["none"]
 
 
 def test_what_could_not_be_released_is_remembered(pods: Pods) -> None:

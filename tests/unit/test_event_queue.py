@@ -71,6 +71,66 @@ def test_another_reason_or_type_is_another_event() -> None:
     assert len(taken(queue, START)) == 3
 
 
+def about(reason: str, at: float = 0.0, topic: str = "192.168.0.1") -> PodEvent:
+    return PodEvent(reason, f"{topic} {reason}", reason == "Conceded", at, at, about=topic)
+
+
+def reasons(queue: EventQueue, now: float) -> list[str]:
+    """What may be sent now."""
+    return [message.rpartition(" ")[2] for message in taken(queue, now)]
+
+
+def test_what_goes_to_and_fro_is_told_each_time() -> None:
+    """Else the last that is told would be the opposite of what is the case, for ten minutes."""
+    queue, told = EventQueue(), ["Claimed", "Conceded", "Claimed", "Conceded"]
+    for number, reason in enumerate(told):
+        queue.put(about(reason), START + number)
+        assert reasons(queue, START + number) == [reason]
+    queue.put(about("Conceded"), START + 5)
+    assert reasons(queue, START + 5) == [], "it has just been told"
+
+
+def test_a_repetition_that_is_held_back_is_not_told_after_its_opposite() -> None:
+    queue = EventQueue()
+    for number, reason in enumerate(["Claimed", "Claimed", "Conceded"]):
+        queue.put(about(reason), START + number)
+    assert reasons(queue, START + 2 * REPEAT_AFTER) == ["Claimed", "Conceded"]
+    assert (queue.due(START + 2 * REPEAT_AFTER), queue.dropped) == (None, 1)
+
+
+def test_a_flapping_pod_is_bounded_and_how_it_ends_is_told_as_soon_as_there_is_room() -> None:
+    queue, sent = EventQueue(), []
+    for second in range(601):
+        queue.put(about(("Claimed", "Conceded")[second % 2]), START + second)
+        sent += reasons(queue, START + second)
+    assert len(sent) <= BURST + 600 / REFILL
+    sent += reasons(queue, START + 601 + REFILL)
+    assert sent[-1] == "Claimed"
+    assert queue.due(START + 601 + REFILL) is None, "nothing of what was waits any more"
+
+
+def test_one_that_flaps_does_not_take_the_place_of_others_that_wait() -> None:
+    queue = EventQueue()
+    for number in range(BURST + 3):
+        queue.put(made(str(number)), START)
+    for number in range(1000):
+        queue.put(about(("Claimed", "Conceded")[number % 2]), START)
+    told = [message for minute in range(1, 9) for message in taken(queue, START + minute * 100 * REFILL)]
+    assert told[: BURST + 3] == [*map(str, range(BURST + 3))]
+    assert told[-1] == "192.168.0.1 Conceded"
+
+
+def test_what_was_dropped_was_not_told_and_its_repetition_is() -> None:
+    queue = EventQueue()
+    queue.put(about("Claimed"), START)
+    for number in range(ROOM):
+        queue.put(made(str(number)), START)
+    queue.put(about("Claimed"), START)
+    told = [*taken(queue, START), *taken(queue, START + 100 * REFILL), *taken(queue, START + 200 * REFILL)]
+    told += [*taken(queue, START + 300 * REFILL), *taken(queue, START + 400 * REFILL)]
+    assert told[-1] == "192.168.0.1 Claimed"
+
+
 def test_a_cleared_queue_has_nothing_to_say() -> None:
     queue = EventQueue()
     for message in ("one", "two", "two"):
@@ -81,20 +141,25 @@ def test_a_cleared_queue_has_nothing_to_say() -> None:
     assert taken(queue, START + 2 * REPEAT_AFTER) == []
 
 
-@given(st.lists(st.tuples(st.integers(0, 3 * REMEMBERED), st.floats(0.0, 100.0), st.booleans()), max_size=400))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3 * REMEMBERED), st.floats(0.0, 100.0), st.booleans(), st.sampled_from("ABC")),
+        max_size=400,
+    )
+)
 def test_every_event_is_sent_or_counted_as_dropped_and_no_faster_than_allowed(
-    steps: list[tuple[int, float, bool]],
+    steps: list[tuple[int, float, bool, str]],
 ) -> None:
     queue, now, put, sent, times = EventQueue(), START, 0, 0, []
-    for number, pause, take in steps:
+    for number, pause, take, reason in steps:
         now += pause
-        queue.put(made(str(number)), now)
+        queue.put(about(reason, topic=str(number)), now)
         put += 1
         if take and (event := queue.take(now)) is not None:
             sent += event.times
             times.append(now)
         assert len(queue._waiting) <= ROOM
-        assert len(queue._seen) <= REMEMBERED
+        assert len(queue._last) <= REMEMBERED
     while (due := queue.due(now)) is not None:
         assert due <= now + REPEAT_AFTER + 1e-6
         now = max(now, due)

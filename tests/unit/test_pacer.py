@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from ipaddress import IPv4Address, ip_network
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.doubles.clock import StillClock
 from tests.doubles.ec2 import VPC, FakeEc2
@@ -19,13 +22,13 @@ from vipmanager.actions import (
     UnassignAddress,
     VpcAction,
 )
+from vipmanager.crowd import BUCKET, FULL, REFILL, Look
 from vipmanager.errors import CallError, ErrorKind, Failure
-from vipmanager.model import Route, RouteTable
-from vipmanager.pacer import AFTER_LOOK, FIRST, FULL, LATEST, LOOK_WITHIN, SOONEST, Pacer, Waiting, operation, waiting
+from vipmanager.pacer import FIRST, LATEST, LOOK_WITHIN, SOONEST, Pacer, operation
 
 THROTTLED = Failure(ErrorKind.RETRY, "ec2:ReplaceRoute", "RequestLimitExceeded", "too many")
 BROKEN = Failure(ErrorKind.RETRY, "ec2:ReplaceRoute", "InternalError", "broken")
-NOBODY = Waiting(0, 0.0)
+NOBODY = Look(0.0)
 ADDRESS = IPv4Address("192.168.0.1")
 
 
@@ -34,19 +37,25 @@ def route(number: int, replaces: str = "eni-9") -> SetRoute:
     return SetRoute(f"rtb-{number:03}", ip_network("192.168.0.1/32"), "eni-1", replaces, ADDRESS)
 
 
-class Desk:
-    """A pacer, what there is to do, and a clock."""
+def seen(at: float, others: int, written: int = 0, lost: int = 0) -> Look:
+    """Tables with so many routes to ENIs of others, of which so many have been taken over."""
+    routes = Counter({"eni-gone": others - written, "eni-new": written})
+    return Look(at, frozenset({"rtb-1"}), routes, lost)
 
-    def __init__(self, count: int, crowd: Waiting = NOBODY, draw: float = 0.5) -> None:
+
+class Desk:
+    """The pacer of a process that starts, what there is to do, and a clock."""
+
+    def __init__(self, count: int, crowd: Look = NOBODY, draw: float = 0.5, *, start: bool = True) -> None:
         self.pacer = Pacer(lambda: draw)
         self.todo: list[VpcAction] = [route(number) for number in range(count)]
         self.going: list[VpcAction] = []
-        self.crowd, self.now = crowd, 100.0
+        self.crowd, self.start, self.now = crowd, start, 0.1
 
     def admit(self) -> list[VpcAction]:
         """Hand over what may go."""
         due = [(action,) for action in self.todo if action not in self.going]
-        admitted = [batch[0] for batch in self.pacer.admit(due, self.now, lambda: self.crowd)]
+        admitted = [batch[0] for batch in self.pacer.admit(due, self.now, lambda: self.crowd, self.start)]
         self.going += admitted
         return admitted
 
@@ -69,13 +78,35 @@ class Desk:
         passed, self.now = at - self.now, max(self.now, at)
         return passed
 
+    def look(self, others: int, written: int) -> list[VpcAction]:
+        """A round trip later the tables have been read again; what may go then. Our own routes are among `others`."""
+        assert self.admit() == [] and self.pacer.look_since is not None
+        self.now += 0.1
+        self.crowd = seen(self.now, others, written)
+        return self.admit()
 
-def throttled_desk(count: int, crowd: Waiting = NOBODY, draw: float = 0.5) -> Desk:
-    """One whose first calls were all refused, and that has seen the tables since."""
+    def drain(self, others: int, rate: float) -> list[float]:
+        """When each call that is left is made, while others write so many a second."""
+        times: list[float] = []
+        written, since = self.crowd.routes["eni-new"], self.now
+        while self.todo:
+            if self.going:
+                self.answer_all()
+            elif self.pacer.look_since is None:
+                self.wait()
+            own = len(times)
+            self.crowd = seen(self.now, others, min(others, int(written + rate * (self.now - since)) + own))
+            times += [self.now] * len(self.admit())
+            if not self.going and self.pacer.look_since is not None:
+                self.now += 0.1
+        return times
+
+
+def throttled_desk(count: int, draw: float = 0.5) -> Desk:
+    """One whose first calls were all refused, though the tables show nobody else."""
     desk = Desk(count, draw=draw)
     desk.admit()
     desk.answer_all(THROTTLED)
-    desk.crowd = Waiting(crowd.routes, desk.now)
     assert desk.admit() == []
     return desk
 
@@ -142,7 +173,7 @@ def test_refusals_stretch_the_pause_up_to_a_bound_and_grants_shorten_it() -> Non
     desk = throttled_desk(40)
     pauses = []
     for failure in [THROTTLED] * 6 + [None] * 30:
-        pauses.append(desk.wait())
+        pauses.append(round(desk.wait(), 6))
         (action,) = desk.admit()
         desk.answer(action, failure)
         desk.admit()
@@ -195,20 +226,30 @@ def test_a_recent_one_is_not() -> None:
     assert len(desk.admit()) <= 1
 
 
-# what the tables announce
+# where the tables show that there could be a crowd
 
 
-def test_a_crowd_gives_each_its_share_of_the_bucket() -> None:
-    assert len(Desk(4, Waiting(396, 0.0)).admit()) == 1
-    assert len(Desk(20, Waiting(380, 0.0)).admit()) == 5
+def test_a_process_that_starts_takes_its_share_of_the_bucket() -> None:
+    assert len(Desk(4, seen(0.0, 400)).admit()) == 1
+    assert len(Desk(20, seen(0.0, 400)).admit()) == 5
+    assert len(Desk(4, seen(0.0, 4000)).admit()) == 1
 
 
-def test_few_lost_routes_are_no_crowd() -> None:
-    assert len(Desk(8, Waiting(90, 0.0)).admit()) == 8
+def test_what_moves_while_it_runs_goes_at_once() -> None:
+    assert len(Desk(4, seen(0.0, 400), start=False).admit()) == 4
+
+
+def test_unless_the_tables_announce_it() -> None:
+    assert len(Desk(4, seen(0.0, 400, lost=396), start=False).admit()) == 1
+
+
+def test_few_routes_of_others_are_no_crowd() -> None:
+    assert len(Desk(8, seen(0.0, 98, lost=90)).admit()) == 8
+    assert len(Desk(8, seen(0.0, BUCKET)).admit()) == 8
 
 
 def test_then_it_looks_whether_others_are_at_work() -> None:
-    desk = Desk(4, Waiting(396, 0.0))
+    desk = Desk(4, seen(0.0, 400))
     desk.admit()
     desk.answer_all()
     assert desk.admit() == []
@@ -216,67 +257,84 @@ def test_then_it_looks_whether_others_are_at_work() -> None:
     assert desk.pacer.next_at() == desk.now + LOOK_WITHIN
 
 
-def test_alone_among_stale_routes_it_does_not_wait() -> None:
-    desk = Desk(4, Waiting(396, 0.0))
+@pytest.mark.parametrize("others", [0, 9, 20])
+def test_alone_or_among_few_it_does_not_wait(others: int) -> None:
+    desk = Desk(4, seen(0.0, 400))
     desk.admit()
     desk.answer_all()
-    desk.admit()
-    desk.crowd = Waiting(396, desk.now + 0.1)
-    desk.now += 0.1
-    assert len(desk.admit()) == 3 <= AFTER_LOOK
-
-
-def test_a_look_that_fails_is_not_waited_for_long() -> None:
-    desk = Desk(4, Waiting(396, 0.0))
-    desk.admit()
+    waves = [len(desk.look(400, 1 + others))]
     desk.answer_all()
-    desk.admit()
-    desk.wait()
-    assert len(desk.admit()) == 3
+    waves.append(len(desk.admit()))
+    assert waves == [1, 2] and desk.pacer.next_at() is None
+
+
+def test_it_goes_on_as_it_began() -> None:
+    desk = Desk(128, seen(0.0, 2000))
+    began = len(desk.admit())
+    desk.answer_all()
+    assert len(desk.look(2000, began)) == began == 6
+    desk.answer_all()
+    assert len(desk.admit()) == 2 * began
 
 
 def test_in_a_crowd_the_rest_is_spread_over_what_the_crowd_needs() -> None:
-    desk = Desk(4, Waiting(396, 0.0))
+    desk = Desk(4, seen(0.0, 400))
+    desk.admit()
+    desk.answer_all()
+    assert desk.look(400, 100) == []
+    times = desk.drain(400, rate=REFILL)
+    assert len(times) == 3 and 5.0 < times[0] < 20.0 and 40.0 < times[-1] < 69.0
+
+
+def test_routes_of_a_healthy_zone_do_not_count() -> None:
+    desk = Desk(4, seen(0.0, 4000))
+    desk.admit()
+    desk.answer_all()
+    assert desk.look(4000, 100) == []
+    assert 40.0 < desk.drain(4000, rate=REFILL)[-1] < 69.0
+
+
+def test_a_look_that_fails_is_not_waited_for_long_and_shows_nothing() -> None:
+    desk = Desk(4, seen(0.0, 400))
     desk.admit()
     desk.answer_all()
     desk.admit()
-    desk.now += 0.1
-    desk.crowd = Waiting(297, desk.now)
-    desk.admit()
-    times = []
-    while desk.todo:
-        desk.wait()
-        desk.crowd = Waiting(int(297 - 5 * (desk.now - 100.0)), desk.now)  # others go on
-        if desk.admit():
-            times.append(desk.now - 100.0)
-            desk.answer_all()
-            desk.admit()
-    assert times[0] > 5.0 and 40.0 < times[-1] < 66.0
+    assert desk.wait() == LOOK_WITHIN
+    assert desk.admit() == []
+    assert desk.drain(400, rate=0.0)[-1] < 10.0  # the next one shows that nobody writes
 
 
 def test_a_crowd_that_has_stopped_holds_nobody_up() -> None:
-    desk = throttled_desk(4, Waiting(400))
-    sent = 0
-    while desk.todo:
-        desk.wait()
-        desk.crowd = Waiting(400, desk.now)  # nobody writes
-        sent += len(desk.admit())
-        desk.answer_all()
-        desk.admit()
-    assert sent == 4 and desk.now < 140.0  # a bucket of such a crowd would take 80 s
+    desk = Desk(4, seen(0.0, 400))
+    desk.admit()
+    desk.answer_all()
+    desk.look(400, 100)
+    assert desk.drain(400, rate=0.0)[-1] < 10.0
 
 
-def test_waiting_counts_lost_routes_to_enis_that_others_are_to_write() -> None:
-    to = [ip_network(f"192.168.0.{number}/32") for number in range(5)]
-    routes = {
-        to[0]: Route(to[0], "eni-1", live=True),
-        to[1]: Route(to[1], "eni-2", live=False),
-        to[2]: Route(to[2], "eni-3", live=False),
-        to[3]: Route(to[3], "tgw-1", live=False),
-    }
-    table = RouteTable("rtb-1", routes, (), {}, seen=7.0)
-    assert waiting([table], {("route", "rtb-1", str(to[1]))}) == Waiting(1, 7.0)
-    assert waiting(None, set()).routes == 0
+def test_whoever_finds_the_bucket_empty_takes_all_others_for_a_crowd() -> None:
+    desk = Desk(4, seen(0.0, 400))
+    desk.admit()
+    desk.answer_all(THROTTLED)
+    assert desk.look(400, 1) == []
+    assert desk.drain(400, rate=REFILL)[-1] > 40.0
+
+
+def test_whoever_emptied_it_alone_does_not() -> None:
+    desk = Desk(128, seen(0.0, 2000), start=False)
+    while len(desk.todo) > 28:
+        for action in desk.admit():
+            desk.answer(action, None if len(desk.todo) > 28 else THROTTLED)
+    assert desk.look(2000, 100) == []
+    assert desk.drain(2000, rate=0.0)[-1] < 28 / REFILL + 2.0
+
+
+def test_old_tables_do_not_tell_what_was_written_just_now() -> None:
+    desk = Desk(4, seen(-600.0, 400), start=False)
+    desk.admit()
+    desk.answer_all(THROTTLED)
+    assert desk.look(400, 300) == []  # all that has been written in ten minutes
+    assert desk.drain(400, rate=0.0)[-1] < 10.0
 
 
 # real init runs in simulated time
@@ -338,10 +396,46 @@ def test_a_crowd_neither_storms_nor_starves(seed: int) -> None:
     assert crowd.took < 1.5 * (necessary - 100) / 5.0
 
 
+def test_a_pod_among_live_routes_of_others_takes_four_round_trips_more_at_most() -> None:
+    crowd = Crowd([2], announced=False, innocents=100)
+    assert crowd.run() and not crowd.undelivered()
+    assert crowd.took < 0.2 + 4 * 0.072
+
+
+def test_so_do_the_pods_of_one_node() -> None:
+    crowd = Crowd([1] * 10, announced=False, innocents=100)
+    assert crowd.run() and not crowd.undelivered()
+    assert crowd.took < 0.5 and not crowd.count(*ROUTES, throttled=True)
+
+
 def test_where_nothing_is_announced_there_is_no_storm_either() -> None:
+    crowd = Crowd([1] * 50, announced=False, innocents=50)
+    assert crowd.run() and not crowd.undelivered()
+    necessary = 50 * 4
+    assert crowd.count(*ROUTES) < 1.3 * necessary
+    assert crowd.took < 1.5 * (necessary - 100) / 5.0
+
+
+def test_nor_where_the_bucket_is_smaller_than_thought() -> None:
     crowd = Crowd([1] * 30, announced=False, bucket=20.0)
     assert crowd.run() and not crowd.undelivered()
     assert crowd.count(*ROUTES) < 3 * 120
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    addresses=st.lists(st.integers(1, 8), min_size=1, max_size=12),
+    innocents=st.integers(0, 60),
+    spread=st.sampled_from([0.0, 3.0]),
+    bucket=st.sampled_from([20.0, 100.0]),
+    seed=st.integers(0, 99),
+)
+def test_every_pod_of_every_crowd_comes_through(
+    addresses: list[int], innocents: int, spread: float, bucket: float, seed: int
+) -> None:
+    crowd = Crowd(addresses, announced=False, innocents=innocents, spread=spread, bucket=bucket, seed=seed)
+    assert crowd.run(within=600.0) and not crowd.undelivered()
+    assert crowd.count(*ROUTES) < 3 * 4 * sum(addresses) + 40
 
 
 def test_pods_that_differ_in_size_all_come_through() -> None:

@@ -11,11 +11,11 @@ import pytest
 
 from tests.doubles.clock import StillClock
 from tests.unit.builders import DEFAULTS, NOW, OUTSIDE, claim, claims, config, interface, mac, observed, state, table
-from vipmanager.actions import Need, Plan, SetRoute
+from vipmanager.actions import AssignAddress, Need, Plan, SetRoute, UnassignAddress
 from vipmanager.apply import Retry
 from vipmanager.errors import ErrorKind, Failure
 from vipmanager.metrics import Metrics
-from vipmanager.model import Claims, ElasticIp, Problem
+from vipmanager.model import Claims, ElasticIp, Holder, Problem
 from vipmanager.monitor import Monitor
 from vipmanager.report import LASTING, Report
 
@@ -50,7 +50,7 @@ class Sink:
     def __init__(self) -> None:
         self.told: list[tuple[str, str, bool]] = []
 
-    def emit(self, reason: str, message: str, *, warning: bool) -> None:
+    def emit(self, reason: str, message: str, *, warning: bool, about: str = "") -> None:
         """See EventSink."""
         self.told.append((reason, message, warning))
 
@@ -254,6 +254,69 @@ def test_a_reason_is_one_event_until_nothing_fails_for_it(report: Report, sink: 
         ("Recovered", "Throttling"),
         ("Recovered", "UnauthorizedOperation"),
     ]
+
+
+def test_a_refusal_is_told_anew_when_what_was_refused_before_is_no_longer_wanted(
+    report: Report, sink: Sink, log: Log
+) -> None:
+    """.6 is denied and leaves the pod; .7 is denied by the same code, then .6 again."""
+    denied = retry("UnauthorizedOperation", ErrorKind.DENIED)
+    for number in (6, 7, 6):
+        action = SetRoute("rtb-1", ip_network(f"192.168.0.{number}/32"), "eni-1", "", ip_address(OUTSIDE))
+        report.failed(action.key, denied, action)
+        report.flush()
+        ((_, name, facts),) = log()
+        assert (name, facts["item"]) == ("failed", str(action))
+        report.keep({("kernel",)})
+        report.flush()
+    assert sink.reasons() == [("Failing", True), ("Recovered", False)] * 3
+    assert log() == [], "that nothing is left to fail is no recovery"
+
+
+def test_what_is_wanted_still_is_not_told_anew(report: Report, sink: Sink, log: Log) -> None:
+    denied = retry("UnauthorizedOperation", ErrorKind.DENIED)
+    for number in range(3):
+        report.failed(ROUTE.key, denied, ROUTE)
+        report.failed(("route", f"rtb-{number}", "other"), denied)
+        report.keep({ROUTE.key})
+        report.flush()
+    assert sink.reasons() == [("Failing", True)]
+    assert [name for _, name, _ in log()] == ["failed"] * 3
+
+
+class TestMovedFrom:
+    """Who had an address of a subnet before it was assigned."""
+
+    OWN, OWN6 = "10.10.1.50", "2600:1f14:0:1::50"
+
+    def told(self, report: Report, sink: Sink, own: str, holder: Holder, *done: Any) -> str:
+        """What is said of a claim that is completed by these actions."""
+        begun, held = claim(own), claim(own, held={"eni-1": NOW})
+        before = observed(interface(1, own), states={"eni-1": state(1)}, holders={ip_address(own): holder})
+        decide(report, claims(begun), {}, before)
+        for action in done:
+            report.applied(action)
+        decide(report, claims(held), claims(begun), observed(interface(1, own), states={"eni-1": state(1, own)}))
+        ((_, message, _),) = sink.told
+        return message.partition(", moved from ")[2]
+
+    def test_an_ipv6_address_that_was_freed(self, report: Report, sink: Sink) -> None:
+        address = ip_address(self.OWN6)
+        done = (UnassignAddress("eni-9", address, "taken over"), AssignAddress("eni-1", address))
+        assert self.told(report, sink, self.OWN6, Holder("eni-9", True, False, NOW), *done) == "eni-9"
+
+    def test_an_ipv4_address_whose_holder_was_read(self, report: Report, sink: Sink) -> None:
+        done = AssignAddress("eni-1", ip_address(self.OWN))
+        assert self.told(report, sink, self.OWN, Holder("eni-9", True, False, NOW), done) == "eni-9"
+
+    @pytest.mark.parametrize("holder", [Holder("", False, False, NOW), Holder("eni-9", True, False, NOW - 1)])
+    def test_nobody_or_nobody_knows(self, report: Report, sink: Sink, holder: Holder) -> None:
+        assert self.told(report, sink, self.OWN, holder, AssignAddress("eni-1", ip_address(self.OWN))) == ""
+
+    def test_our_own_release_is_no_move(self, report: Report, sink: Sink) -> None:
+        address = ip_address(self.OWN)
+        done = (UnassignAddress("eni-1", address, "vanished"), AssignAddress("eni-1", address))
+        assert self.told(report, sink, self.OWN, Holder("", False, False, NOW), *done) == ""
 
 
 def test_a_fatal_problem_is_an_event(report: Report, sink: Sink) -> None:

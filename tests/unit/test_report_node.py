@@ -29,6 +29,7 @@ OURS = Tenure(
     True, True, NOW, NOW, NOW + 4, NOW + 6, holder="node-1", since=7.0, transitions=2, why="node-2 released it"
 )
 THEIRS = Tenure(holder="node-2", why="node-2 took it")
+LEASE = ("ns/vipmanager",)
 DONE = NodePlan(items=(Item(VIP, "eni-1", "eth0"), Item(EIP, "eni-1")))
 HALF = NodePlan(items=(Item(VIP, "eni-1", "eth0"), Item(EIP, "", "", "reading Elastic IPs")))
 
@@ -192,7 +193,7 @@ class TestOutside:
     @pytest.fixture
     def report(self, metrics: Metrics, told: list[tuple[str, bool]], clock: StillClock) -> NodeReport:
         class Sink:
-            def emit(self, reason: str, message: str, *, warning: bool) -> None:
+            def emit(self, reason: str, message: str, *, warning: bool, about: str = "") -> None:
                 told.append((reason, warning))
 
         self.monitor = Monitor("nodeport", metrics=metrics, sink=Sink(), clock=clock)
@@ -219,11 +220,11 @@ class TestOutside:
     def test_what_is_measured(self, report: NodeReport, metrics: Metrics, clock: StillClock) -> None:
         self.ready(report, OURS, True, HALF)
         found = metrics.snapshot()
-        assert found["vipmanager_holds"] == {(): 1}
-        assert found["vipmanager_lease_transitions_total"] == {(): 2}
+        assert found["vipmanager_holds"] == {LEASE: 1}
+        assert found["vipmanager_lease_transitions_total"] == {LEASE: 2}
         assert found["vipmanager_addresses"] == {("delivered", "address"): 1, ("pending", "address"): 1}
         clock.advance(3.0)
-        assert metrics.snapshot()["vipmanager_lease_renewal_age_seconds"] == {(): 3.0}
+        assert metrics.snapshot()["vipmanager_lease_renewal_age_seconds"] == {LEASE: 3.0}
         self.ready(report, OURS, True)
         assert metrics.snapshot()["vipmanager_convergence_seconds"][()].sum == 3.0  # type: ignore[union-attr]
         assert metrics.snapshot()["vipmanager_drift_total"] == {(): 0}
@@ -231,9 +232,69 @@ class TestOutside:
         assert metrics.snapshot()["vipmanager_drift_total"] == {(): 1}
         self.ready(report, THEIRS, False)
         found = metrics.snapshot()
-        assert found["vipmanager_holds"] == {(): 0}
+        assert found["vipmanager_holds"] == {LEASE: 0}
         assert found["vipmanager_addresses"] == {("standby", "address"): 2}
         assert "vipmanager_lease_renewal_age_seconds" not in found
+
+    def test_changes_of_hands_are_not_counted_from_nothing(self, report: NodeReport, metrics: Metrics) -> None:
+        """A 0 before the Lease has been read would make an increase of all that it has counted so far."""
+        report.tenure(Tenure(), False)
+        assert "vipmanager_lease_transitions_total" not in metrics.snapshot()
+        report.tenure(replace(THEIRS, known=True, transitions=7), False)
+        assert metrics.snapshot()["vipmanager_lease_transitions_total"] == {LEASE: 7}
+
+    @pytest.mark.parametrize(("retry", "deadline"), [(1.0, 4.0), (5.0, 10.0), (0.5, 0.6)])
+    def test_renewals_are_weighed_by_the_settings(
+        self, metrics: Metrics, clock: StillClock, retry: float, deadline: float
+    ) -> None:
+        """In time at RetryPeriod, whatever that is; late past the middle; missed at RenewDeadline."""
+        config = replace(settings(VIP), retry_period=retry, renew_deadline=deadline)
+        report = NodeReport(
+            config, "pod-1", "node-1", "ns/vipmanager", Monitor("nodeport", metrics=metrics, clock=clock)
+        )
+        tenure = replace(OURS, began=clock(), renewed_at=clock())
+
+        def renewals() -> list[float]:
+            found = metrics.snapshot()["vipmanager_lease_renewals_total"]
+            return [found[(*LEASE, result)] for result in ("ok", "late", "missed")]  # type: ignore[misc]
+
+        assert renewals() == [0, 0, 0]
+        report.tenure(tenure, True)
+        for after, counted in (
+            (retry, [1, 0, 0]),
+            ((retry + deadline) / 2 - 0.01, [2, 0, 0]),
+            ((retry + deadline) / 2 + 0.01, [2, 1, 0]),
+        ):
+            clock.advance(after)
+            report.tenure(tenure, True)  # a round for another reason
+            tenure = replace(tenure, renewed_at=clock())
+            report.tenure(tenure, True)
+            assert renewals() == counted
+        clock.advance(deadline)
+        report.tenure(tenure, False)  # it lets go by itself, and then the elector says so
+        report.tenure(THEIRS, False)
+        assert renewals() == [2, 1, 1]
+        report.tenure(THEIRS, False)
+        assert renewals() == [2, 1, 1]
+
+    def test_a_renewal_after_the_deadline_was_missed(
+        self, report: NodeReport, metrics: Metrics, clock: StillClock
+    ) -> None:
+        tenure = replace(OURS, began=clock(), renewed_at=clock())
+        report.tenure(tenure, True)
+        clock.advance(4.5)
+        report.tenure(replace(tenure, began=clock(), renewed_at=clock()), True)
+        assert metrics.snapshot()["vipmanager_lease_renewals_total"] == {
+            (*LEASE, "ok"): 0, (*LEASE, "late"): 0, (*LEASE, "missed"): 1}  # fmt: skip
+
+    def test_what_is_handed_over_or_taken_away_was_not_missed(
+        self, report: NodeReport, metrics: Metrics, clock: StillClock
+    ) -> None:
+        for lost in (THEIRS, Tenure(known=True)):
+            report.tenure(replace(OURS, began=clock(), renewed_at=clock()), True)
+            clock.advance(1.0)
+            report.tenure(lost, False)
+        assert set(metrics.snapshot()["vipmanager_lease_renewals_total"].values()) == {0}
 
     def test_the_age_of_the_comparison(self, report: NodeReport, metrics: Metrics, clock: StillClock) -> None:
         clock.advance(4.0)
@@ -270,8 +331,37 @@ class TestOutside:
         report.succeeded(ASSIGN.key)
         report.failed(ASSIGN.key, failed(), ASSIGN)
         assert told == [("Failing", True)]
+        for key in (ASSIGN.key, ("address", "other")):
+            report.succeeded(key)
+        assert told == [("Failing", True), ("Recovered", False)]
+        report.failed(ASSIGN.key, failed(), ASSIGN)
         report.plan(NodePlan(problems=(Problem(VIP, "x"), Problem("eni-1", "y", fatal=False))), False, "")
-        assert told == [("Failing", True)] * 2
+        assert told[2:] == [("Failing", True)] * 2
+
+    def test_what_fails_to_a_new_holder_is_an_event_of_its_own(
+        self, report: NodeReport, told: list[tuple[str, bool]]
+    ) -> None:
+        report.tenure(OURS, True)
+        report.failed(ASSIGN.key, failed(), ASSIGN)
+        report.tenure(THEIRS, False)
+        report.tenure(OURS, True)
+        report.failed(ASSIGN.key, failed(), ASSIGN)
+        failing, recovered = ("Failing", True), ("Recovered", False)
+        assert [each for each in told if each in (failing, recovered)] == [failing, recovered, failing]
+
+    def test_what_failed_on_the_way_fails_no_more_when_everything_is_in_place(
+        self, report: NodeReport, told: list[tuple[str, bool]]
+    ) -> None:
+        report.tenure(OURS, True)
+        told.clear()
+        report.failed(("eni", "detach"), failed(), ASSIGN)
+        report.plan(HALF, True, "")
+        assert told == [("Failing", True)]
+        report.plan(DONE, True, "")
+        assert told == [("Failing", True), ("Recovered", False)]
+        report.failed(ASSIGN.key, failed(), ASSIGN)
+        report.plan(replace(DONE, actions=(ASSIGN,)), True, "")
+        assert told[2:] == [("Failing", True)]
 
 
 class TestStatus:

@@ -37,6 +37,7 @@ class Watched:
     floating: frozenset[Address] = frozenset()
     waits: threading.Event = field(default_factory=threading.Event)
     asked: list[str] = field(default_factory=list)
+    served: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.waits.set()
@@ -55,6 +56,10 @@ class Watched:
     def hidden(self) -> frozenset[Address]:
         """`floating`."""
         return self.floating
+
+    def serves(self, at: str) -> None:
+        """Remember it."""
+        self.served.append(at)
 
 
 @dataclass
@@ -143,6 +148,16 @@ def test_readyz_names_the_reasons_one_a_line(serving: Serving) -> None:
     assert serving.get("/readyz")[::2] == (200, b"ok\n")
     serving.watched.reasons = "10.0.0.1 pending\n10.0.0.2 refused"
     assert serving.get("/readyz")[::2] == (503, b"10.0.0.1 pending\n10.0.0.2 refused\n")
+
+
+def test_a_loop_that_hangs_is_not_ready_whatever_it_said_last(serving: Serving) -> None:
+    serving.watched.lives = False
+    status, _, body = serving.get("/readyz")
+    assert status == 503 and b"the loop has not come round" in body
+
+
+def test_it_tells_where_it_can_be_asked_from_within(serving: Serving) -> None:
+    assert serving.watched.served[-1] == f"127.0.0.1:{serving.server.ports[IPV4]}"
 
 
 def test_metrics(serving: Serving) -> None:
@@ -292,14 +307,14 @@ def test_a_probe_gets_through_beside_a_hundred_that_say_nothing(serving: Serving
 
 
 def test_a_probe_gets_through_beside_those_that_wait_for_an_answer(serving: Serving) -> None:
-    """While the loop does not come round, whoever asks for health waits; /readyz and new connections do not."""
+    """While the loop does not come round, whoever asks for health waits; /metrics and new connections do not."""
     serving.watched.waits.clear()
     with contextlib.ExitStack() as stack:
         for _ in range(2 * CONNECTIONS):
             stack.enter_context(serving.connect()).sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
-        assert serving.get("/readyz")[0] == 200
+        assert serving.get("/metrics")[0] == 200
         assert len(serving.watched.asked) == 1
-        until(lambda: sum(each.name.startswith("http ") for each in threading.enumerate()) == 1)  # /readyz's ends
+        until(lambda: sum(each.name.startswith("http ") for each in threading.enumerate()) == 1)  # /metrics' ends
     serving.watched.waits.set()
     serving.assert_serves()
 
@@ -310,7 +325,7 @@ def test_those_who_ask_at_once_share_an_answer(serving: Serving) -> None:
         asking = [stack.enter_context(serving.connect()) for _ in range(10)]
         for connection in asking:
             connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
-        assert serving.get("/readyz")[0] == 200  # so the ten have been read
+        assert serving.get("/metrics")[0] == 200  # so the ten have been read
         serving.watched.waits.set()
         assert [parsed(received(connection))[0] for connection in asking] == [200] * 10
     assert len(serving.watched.asked) <= 2 < 10

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.doubles.clock import BOUND, until
+from vipmanager import status, status_file
+from vipmanager.http_messages import Answer, write
 from vipmanager.status import NOT_RUNNING, probe, show
-from vipmanager.status_file import FILE, StatusFile, started
+from vipmanager.status_file import FILE, StatusFile, is_outdated, is_stopped, started
 
 STATUS: dict[str, Any] = {
     "mode": "nodeport",
@@ -220,8 +229,150 @@ def ended(directory: Path, status: dict[str, Any]) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+class Port:
+    """A health port that answers the same to everybody, or nothing."""
+
+    def __init__(self, answer: bytes | None) -> None:
+        self.asked: list[bytes] = []
+        self._answer, self._taken = answer, threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.at = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                with connection:
+                    self.asked.append(connection.recv(4096))
+                    if self._answer is None:
+                        self._taken.wait(BOUND)
+                    else:
+                        connection.sendall(self._answer)
+
+    def close(self) -> None:
+        """No more."""
+        self._taken.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(BOUND)
+
+
+def answer(status: int, body: str) -> bytes:
+    """As the health port gives it."""
+    return write(Answer(status, body.encode()), "GET", 0.0)
+
+
+class TestAsked:
+    """Where the health port is open, it is asked: the file is as old as the last round."""
+
+    @pytest.fixture
+    def port(self, request: pytest.FixtureRequest) -> Iterator[Port]:
+        made = Port(request.param)
+        yield made
+        made.close()
+
+    def write(self, directory: Path, port: Port, *, ready: bool) -> None:
+        StatusFile(str(directory)).write(
+            {**POD, "ready": ready, "not_ready": "" if ready else "pending", "serves": port.at}
+        )
+
+    @pytest.mark.parametrize("port", [answer(200, "ok\n")], indirect=True)
+    def test_what_it_says_counts(self, tmp_path: Path, port: Port) -> None:
+        self.write(tmp_path, port, ready=False)
+        assert probe(str(tmp_path)) == 0
+        assert port.asked[0].startswith(b"GET /readyz ")
+        assert show(str(tmp_path), as_json=False) == 0
+        assert port.asked[1].startswith(b"GET /healthz ")
+
+    @pytest.mark.parametrize("port", [answer(503, "the loop hangs\n")], indirect=True)
+    def test_a_loop_that_hangs(self, tmp_path: Path, port: Port, capsys: pytest.CaptureFixture[str]) -> None:
+        self.write(tmp_path, port, ready=True)
+        assert probe(str(tmp_path)) == 1
+        assert capsys.readouterr().err == "vipmanager: not ready: the loop hangs\n"
+        code, text = shown(capsys, tmp_path)
+        assert code == 1
+        assert text.splitlines()[:2] == [
+            "NOT CERTAIN (the loop hangs; this is the last it said)",
+            "sidecar  not ready: the loop hangs",
+        ]
+        assert show(str(tmp_path), as_json=True) == 1
+        found = json.loads(capsys.readouterr().out)
+        assert (found["doubt"], found["ready"], found["running"]) == ("the loop hangs", False, True)
+
+    @pytest.mark.parametrize("port", [None, b"", b"\x00" * 70_000], ids=["silent", "empty", "junk"], indirect=True)
+    def test_no_answer_is_not_ready(
+        self, tmp_path: Path, port: Port, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(status, "WITHIN", 0.05)
+        self.write(tmp_path, port, ready=True)
+        assert probe(str(tmp_path)) == 1
+        assert f"{port.at} does not answer" in capsys.readouterr().err or port.asked
+
+    @pytest.mark.parametrize("at", ["10.0.0.1:80", "127.0.0.1:99999999", "127.0.0.1", 7, "[::1]:x"])
+    def test_nobody_else_is_asked(self, tmp_path: Path, at: object, capsys: pytest.CaptureFixture[str]) -> None:
+        StatusFile(str(tmp_path)).write({**POD, "ready": True, "serves": at})
+        assert probe(str(tmp_path)) == 1
+        assert show(str(tmp_path), as_json=False) == 1
+        assert capsys.readouterr().err.count("it cannot be read") == 2
+
+
+def test_a_process_that_was_stopped_is_not_ready(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where there is no port to ask."""
+    code = (
+        f"import time; from vipmanager.status_file import StatusFile; StatusFile({str(tmp_path)!r}).write("
+        "{'mode': 'sidecar', 'ready': True}); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        try:
+            until((tmp_path / FILE).exists)
+            assert probe(str(tmp_path)) == 0
+            process.send_signal(signal.SIGSTOP)
+            until(lambda: is_stopped(process.pid))
+            assert probe(str(tmp_path)) == 1
+            assert "has been stopped by a signal" in capsys.readouterr().err
+            status_code, text = shown(capsys, tmp_path)
+            assert status_code == 1 and text.startswith("NOT CERTAIN (")
+            process.send_signal(signal.SIGCONT)
+            until(lambda: not is_stopped(process.pid))
+            assert probe(str(tmp_path)) == 0
+        finally:
+            process.kill()
+
+
 class TestWriting:
     """The other side."""
+
+    def test_one_that_can_be_neither_replaced_nor_removed_is_marked_until_it_can(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """As on a file system that has become read-only."""
+        file = StatusFile(str(tmp_path))
+        file.write({**POD, "ready": True})
+        assert probe(str(tmp_path)) == 0
+
+        def refuse(*_: object) -> None:
+            raise OSError(30, "Read-only file system")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(status_file, "write_atomically", refuse)
+            patch.setattr(Path, "unlink", refuse)
+            for _ in range(2):
+                assert "Read-only" in file.write({**POD, "ready": True, "addresses": []})
+        assert probe(str(tmp_path)) == probe(str(tmp_path)) == 1
+        assert "could not be written anew" in capsys.readouterr().err
+        code, text = shown(capsys, tmp_path)
+        assert code == 1 and "could not be written anew" in text.splitlines()[0] and "192.168.0.1 " in text
+        assert file.write({**POD, "ready": True, "addresses": []}) == ""
+        assert probe(str(tmp_path)) == 0
+        assert shown(capsys, tmp_path)[0] == 0
+
+    def test_two_who_look_at_once_do_not_take_each_other_for_a_mark(self, tmp_path: Path) -> None:
+        StatusFile(str(tmp_path)).write({**POD, "ready": True})
+        with open(tmp_path / FILE) as other:
+            fcntl.flock(other, fcntl.LOCK_SH)
+            assert not is_outdated(tmp_path / FILE)
 
     def test_only_what_differs_is_written(self, tmp_path: Path) -> None:
         file, path = StatusFile(str(tmp_path)), tmp_path / FILE

@@ -1,4 +1,4 @@
-"""Which Kubernetes Events are sent, and when: bounded in number, in rate, and the same one counted instead of repeated.
+"""Which Kubernetes Events are sent, and when: bounded in number and in rate, and what is told last is what is the case.
 
 Every Event is an object in the cluster's etcd for an hour (kube-apiserver, --event-ttl), and the API server may limit
 how fast they come (EventRateLimit), so a client limits itself, as client-go's recorder does.
@@ -16,13 +16,16 @@ REFILL = 10.0
 ROOM = 32
 """Events that may wait. One more drops the oldest: what is the case now matters more than what was."""
 REPEAT_AFTER = 600.0
-"""Seconds in which the same event is only counted."""
+"""Seconds in which an event is only counted that says what the last one about the same thing said."""
 REMEMBERED = 256
-"""Events that are known when they come again."""
+"""Things about which the last event is known."""
 
 
 class PodEvent(NamedTuple):  # a dataclass would cost more to make, at each start
-    """What is said of the Pod: `first` and `last` time it happened (Unix seconds), and how often between."""
+    """What is said of the Pod: `first` and `last` time it happened (Unix seconds), and how often between.
+
+    `about`: the address or whatever it is about; empty where it is about nothing but itself.
+    """
 
     reason: str
     message: str
@@ -30,17 +33,29 @@ class PodEvent(NamedTuple):  # a dataclass would cost more to make, at each star
     first: float
     last: float
     times: int = 1
+    about: str = ""
 
     @property
     def what(self) -> tuple[str, str, bool]:
         """What makes two of them the same."""
         return self.reason, self.message, self.warning
 
+    @property
+    def topic(self) -> object:
+        """Of two with the same topic, the later one is true."""
+        return self.about or self.what
 
-class _Seen:
-    def __init__(self, until: float) -> None:
-        self.until = until
+
+class _Last:
+    """The last event about a topic, sent or waiting, and its repetitions, which are held back until then."""
+
+    def __init__(self, what: tuple[str, str, bool], until: float) -> None:
+        self.what, self.until = what, until
         self.held: PodEvent | None = None
+
+    @property
+    def held_times(self) -> int:
+        return self.held.times if self.held is not None else 0
 
 
 class EventQueue:
@@ -49,19 +64,26 @@ class EventQueue:
     def __init__(self) -> None:
         self.dropped = 0  # events that will not be sent, each repetition of one too
         self._waiting: deque[PodEvent] = deque()
-        self._seen: OrderedDict[tuple[str, str, bool], _Seen] = OrderedDict()  # the one that ends first is first
+        self._last: OrderedDict[object, _Last] = OrderedDict()  # by topic; the one that ends first is first
         self._tokens = float(BURST)
         self._filled = 0.0
 
     def put(self, event: PodEvent, now: float) -> None:
-        """Add an event; one that was there within REPEAT_AFTER is counted, and said when that time is over."""
+        """Add an event. One that repeats the last about its topic is counted, and said when REPEAT_AFTER is over.
+
+        While the rate or the room is used up, it takes the place of what waits about its topic: a story that goes to
+        and fro is told as far as that goes, and how it ended always.
+        """
         self._end_repeats(now)
-        seen = self._seen.get(event.what)
-        if seen is None:
+        last = self._last.get(event.topic)
+        if last is None or last.what != event.what:
+            self._fill(now)
+            if last is not None and (self._tokens < 1.0 or len(self._waiting) >= ROOM):
+                self._drop_waiting(event.topic)
             self._append(event, now)
             return
-        held = seen.held
-        seen.held = event if held is None else held._replace(last=event.last, times=held.times + event.times)
+        held = last.held
+        last.held = event if held is None else held._replace(last=event.last, times=held.times + event.times)
 
     def take(self, now: float) -> PodEvent | None:
         """Remove and return the oldest, if one may be sent now."""
@@ -75,7 +97,7 @@ class EventQueue:
     def due(self, now: float) -> float | None:
         """When take() will have something if nothing is put; None: never."""
         self._fill(now)
-        moments = [seen.until for seen in self._seen.values() if seen.held is not None][:1]
+        moments = [last.until for last in self._last.values() if last.held is not None][:1]
         if self._waiting:
             moments.append(now + max(0.0, 1.0 - self._tokens) * REFILL)
         return min(moments, default=None)
@@ -83,23 +105,37 @@ class EventQueue:
     def clear(self) -> None:
         """Drop everything."""
         self.dropped += sum(event.times for event in self._waiting)
-        self.dropped += sum(seen.held.times for seen in self._seen.values() if seen.held is not None)
+        self.dropped += sum(last.held_times for last in self._last.values())
         self._waiting.clear()
-        self._seen.clear()
+        self._last.clear()
 
     def _append(self, event: PodEvent, now: float) -> None:
-        self._seen[event.what] = _Seen(now + REPEAT_AFTER)
-        if len(self._seen) > REMEMBERED:
-            _, seen = self._seen.popitem(last=False)
-            self.dropped += seen.held.times if seen.held is not None else 0
+        self._forget(event.topic)
+        self._last[event.topic] = _Last(event.what, now + REPEAT_AFTER)
+        if len(self._last) > REMEMBERED:
+            self._forget(next(iter(self._last)))
         self._waiting.append(event)
         if len(self._waiting) > ROOM:
-            self.dropped += self._waiting.popleft().times
+            oldest = self._waiting.popleft()
+            self.dropped += oldest.times
+            last = self._last.get(oldest.topic)
+            if last is not None and last.what == oldest.what:  # nobody was told, so that it would be no repetition
+                self._forget(oldest.topic)
+
+    def _forget(self, topic: object) -> None:
+        """With the repetitions that are held back: what is told later must be what is the case."""
+        last = self._last.pop(topic, None)
+        self.dropped += last.held_times if last is not None else 0
+
+    def _drop_waiting(self, topic: object) -> None:
+        superseded = [event for event in self._waiting if event.topic == topic]
+        self.dropped += sum(event.times for event in superseded)
+        self._waiting = deque(event for event in self._waiting if event.topic != topic)
 
     def _end_repeats(self, now: float) -> None:
         """Forget what has not come again, and say the rest anew."""
-        while self._seen and (first := next(iter(self._seen.values()))).until <= now:
-            self._seen.popitem(last=False)
+        while self._last and (first := next(iter(self._last.values()))).until <= now:
+            self._last.popitem(last=False)
             if first.held is not None:
                 self._append(first.held, now)
 

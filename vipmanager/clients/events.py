@@ -52,14 +52,14 @@ class PodEvents:
         with self._changed:
             return self._unsent + self._queue.dropped
 
-    def emit(self, reason: str, message: str, *, warning: bool) -> None:
+    def emit(self, reason: str, message: str, *, warning: bool, about: str = "") -> None:
         """See EventSink."""
         at, now = self._wall(), self._clock()
         with self._changed:  # never held while something is sent
             if self._stopping or now < self._quiet_until:
                 self._unsent += 1
                 return
-            self._queue.put(PodEvent(reason, message, warning, at, at), now)
+            self._queue.put(PodEvent(reason, message, warning, at, at, about=about), now)
             self._changed.notify_all()
             if self._thread is None:
                 self._start()

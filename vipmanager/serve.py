@@ -16,7 +16,7 @@ import socket
 import struct
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -75,6 +75,7 @@ class Connection:
     """One client. It is read until its head is there, waits while `asked`, is written to, and then drained."""
 
     sock: socket.socket
+    peer: str
     ends: float
     received: bytearray = field(default_factory=bytearray)
     method: str = "GET"
@@ -216,7 +217,7 @@ class Server:
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(CONNECTIONS):  # then those that are there have their turn
             try:
-                accepted, _ = listener.accept()
+                accepted, peer = listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:  # most say that the client has gone again, accept(2)
@@ -224,18 +225,25 @@ class Server:
                     self._accept_at = self._clock() + ACCEPT_AGAIN
                     return
                 continue
-            self._take(accepted)
+            self._take(accepted, peer[0])
 
-    def _take(self, accepted: socket.socket) -> None:
-        connection = Connection(accepted, self._clock() + REQUEST_WITHIN)
+    def _take(self, accepted: socket.socket, peer: str) -> None:
+        connection = Connection(accepted, peer, self._clock() + REQUEST_WITHIN)
         if self._is_hidden(accepted):
             self._end(connection, reset=True)
             return
         if len(self._connections) >= CONNECTIONS:
-            self._cut(min(self._connections, key=lambda each: (each.asked, each.ends)))
+            self._make_room(peer)
         accepted.setblocking(False)
         self._connections.append(connection)
         self._receive(connection)
+
+    def _make_room(self, peer: str) -> None:
+        """Cut the oldest of the address that has most, so that a busy one takes no other's place; at last who waits."""
+        have = Counter([peer, *(each.peer for each in self._connections)])
+        most = max(have[each.peer] for each in self._connections)
+        busiest = [each for each in self._connections if have[each.peer] == most]
+        self._cut(min(busiest, key=lambda each: (each.asked, each.ends)))
 
     def _is_hidden(self, accepted: socket.socket) -> bool:
         """Whether it came to a floating address: those are for the application's peers. Link-local ones are no probe's.

@@ -319,6 +319,20 @@ def test_a_probe_gets_through_beside_those_that_wait_for_an_answer(serving: Serv
     serving.assert_serves()
 
 
+def test_a_busy_client_does_not_take_the_place_of_a_probe_from_elsewhere(serving: Serving) -> None:
+    """The kubelet asks from the node's address."""
+    serving.watched.waits.clear()
+    address = (LOOPBACK[socket.AddressFamily(IPV4)], serving.server.ports[socket.AddressFamily(IPV4)])
+    with contextlib.ExitStack() as stack:
+        probe = stack.enter_context(socket.create_connection(address, BOUND, source_address=("127.0.0.2", 0)))
+        probe.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+        for _ in range(3 * CONNECTIONS):
+            stack.enter_context(serving.connect()).sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+        assert serving.get("/metrics")[0] == 200  # so all of them have been read
+        serving.watched.waits.set()
+        assert parsed(received(probe))[0] == 200
+
+
 def test_those_who_ask_at_once_share_an_answer(serving: Serving) -> None:
     serving.watched.waits.clear()
     with contextlib.ExitStack() as stack:

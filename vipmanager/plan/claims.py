@@ -57,8 +57,10 @@ def update(
     for address, claim in claims.items():
         if address in placed or address in keep:
             continue
-        if not claim.conceded_to:
-            updated[address] = claim if claim.vanished is not None else replace(claim, vanished=observed.at)
+        if claim.vanished is not None:
+            updated[address] = claim
+        elif not claim.conceded_to or _holds_some(claim, observed):
+            updated[address] = replace(claim, vanished=observed.at, conceded_to="", conceded_at=0.0)
     for address in keep:
         if address in claims:
             updated[address] = claims[address]
@@ -74,6 +76,11 @@ def update(
             claim = aimed(claim, destinations[address], observed)
         updated[address] = look.held(claim)
     return updated
+
+
+def _holds_some(claim: Claim, observed: Observed) -> bool:
+    """Whether some targets are still ours, as after a draw: nobody else would take those back."""
+    return any(holding.standing is Standing.OURS for holding in holdings(claim, observed).values())
 
 
 def _continued(claim: Claim | None, placement: Placement, since: float) -> Claim:
@@ -136,7 +143,7 @@ class _Look:
             ours = {
                 target: holding.seen
                 for target, holding in seen.items()
-                if holding.ours_since(claim.since) and not holding.hidden
+                if holding.certain_since(claim.since) and not holding.hidden
             }
             self._held[key] = {**claim.held, **ours}
         held = self._held[key]

@@ -28,7 +28,8 @@ class Holding:
     """The standing of one target of a claim (a route table, or the ENI), the holder, and when that was seen.
 
     `destination`: of the route that delivers the address, if there is one. `hidden`: other live holders' routes that
-    would deliver it without that one.
+    would deliver it without that one. `checked`: when it was last read that nothing longer does. Our own write of a
+    prefix says nothing of that.
     """
 
     standing: Standing
@@ -36,10 +37,15 @@ class Holding:
     seen: float = 0.0
     destination: Network | None = None
     hidden: tuple[Route, ...] = ()
+    checked: float = float("inf")
 
     def ours_since(self, since: float) -> bool:
         """True when it is ours by an observation that is not older than `since`."""
         return self.standing is Standing.OURS and self.seen >= since
+
+    def certain_since(self, since: float) -> bool:
+        """True when it is, and no longer route of another can have been overlooked."""
+        return self.ours_since(since) and self.checked >= since
 
 
 def holdings(claim: Claim, observed: Observed) -> Mapping[str, Holding]:
@@ -165,7 +171,8 @@ def _holding(claim: Claim, table: RouteTable) -> Holding:
     if route.target == claim.eni_id:
         standing = Standing.OURS
     hidden = tuple(each for each in below if each.live and each.target != claim.eni_id)
-    return Holding(standing, route.target, route.seen, route.destination, hidden)
+    longest = claim.kind is PlacementKind.SUBNET_ROUTE or is_host(route.destination)
+    return Holding(standing, route.target, route.seen, route.destination, hidden, route.seen if longest else table.seen)
 
 
 def _address_holding(claim: Claim, observed: Observed) -> Holding:

@@ -47,6 +47,8 @@ def _pursue(claim: Claim, table: RouteTable, holding: Holding, elder: Claim, dra
     held = table.id in claim.held
     target, ours = holding.holder, holding.ours_since(claim.since)
     live = holding.standing is Standing.TAKEN
+    if ours and not held and not holding.certain_since(claim.since):
+        draft.needs.add(Need.TABLES)  # another's longer route may be there already, and win
     if not held:  # what lies below would deliver the address as soon as the route above it is gone
         for hidden in holding.hidden:
             if hidden.destination.prefixlen > claim.destination.prefixlen:

@@ -49,7 +49,7 @@ def _tell(result: Result, whole: bool) -> None:
     mark = "ok  " if result.good else "FAIL"
     converged = f"{result.converged:5.1f} s" if result.converged is not None else "never  "
     times = f"converged {converged} of {result.bound:4.1f}, took {result.took:5.1f} s"
-    print(f"{mark} seed {result.seed:<6} {times}  {' '.join(result.faults)}")
+    print(f"{mark} seed {result.seed:<6} {times}  {' '.join(result.faults)}{_missed(result)}")
     if whole or not result.good:
         print("\n".join(f"     {line}" for line in result.text.splitlines()))
     for complaint in result.complaints:
@@ -61,10 +61,15 @@ def _tell(result: Result, whole: bool) -> None:
     sys.stdout.flush()
 
 
+def _missed(result: Result) -> str:
+    return f" (hit nothing: {' '.join(result.missed)})" if result.missed else ""
+
+
 def _sum_up(results: Sequence[Result], seconds: float) -> None:
     bad = sorted(result.seed for result in results if not result.good)
     times = sorted(result.converged for result in results if result.converged is not None)
     hit = Counter(name for result in results for name in result.faults)
+    missed = Counter(name for result in results for name in result.missed)
     print(
         f"{len(results)} schedules in {seconds:.0f} s ({60 * len(results) / seconds:.1f} a minute), {len(bad)} failed"
     )
@@ -75,6 +80,8 @@ def _sum_up(results: Sequence[Result], seconds: float) -> None:
         )
     print(f"EC2 calls: {sum(result.calls for result in results)}; faults: ", end="")
     print(", ".join(f"{name} {number}" for name, number in sorted(hit.items())))
+    if missed:
+        print(f"hit nothing: {', '.join(f'{name} {number}' for name, number in sorted(missed.items()))}")
     if bad:
         print(f"failed seeds: {' '.join(map(str, bad))}")
 

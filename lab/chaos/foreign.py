@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from lab import links
@@ -17,7 +16,7 @@ OURS = 86
 
 SOMEBODYS = 4  # RTPROT_STATIC
 _FOREIGN_ADDRESSES = ("10.10.11.200", "10.10.11.201")
-_AROUND = ("192.168.0.0/16", "192.168.7.0/24", "192.168.8.1/32", "fd12::/64", "fd12:0:0:1::1/128")
+AROUND = ("192.168.0.0/16", "192.168.7.0/24", "192.168.8.1/32", "fd12::/64", "fd12:0:0:1::1/128")
 """Destinations beside and around those of the floating addresses."""
 
 _POD_ROUTES = ((254, "203.0.113.0/24"), (101, "203.0.113.0/25"), (102, "203.0.113.128/25"))
@@ -37,8 +36,9 @@ class Foreign:
         self.bystander = lab.peers["peer1"].eni.eni_id
         subnet = lab.topology.subnets["multus1-a"]["SubnetId"]
         self.dead = str(admin.create_network_interface(SubnetId=subnet)["NetworkInterface"]["NetworkInterfaceId"])
-        for table in stage.tables():
-            self.plant_routes(table.route_table_id)
+        for table in lab.ec2.state().route_tables.values():
+            if table.vpc_id == lab.vpc_id and not table.edge:
+                self.plant_routes(table.route_table_id)
         admin.create_route(
             RouteTableId=lab.topology.edge_table_id,
             DestinationCidrBlock="10.10.31.0/24",
@@ -55,7 +55,7 @@ class Foreign:
     def plant_routes(self, table: str) -> None:
         """Put others' routes into a table: to a live ENI, and one that is a blackhole."""
         admin = self._stage.lab.ec2.admin()
-        for number, destination in enumerate(_AROUND):
+        for number, destination in enumerate(AROUND):
             key = "DestinationIpv6CidrBlock" if ":" in destination else "DestinationCidrBlock"
             eni = self.bystander if number % 2 == 0 else self.dead
             admin.create_route(RouteTableId=table, NetworkInterfaceId=eni, **{key: destination})
@@ -75,9 +75,10 @@ class Foreign:
 
     def _routes(self) -> Iterator[tuple[str, object]]:
         stage = self._stage
-        ours = {ip_network(stage.destination(each)) for each in stage.world.floatings if stage.is_routed(each)}
+        written = {table.route_table_id for table in stage.tables()}
         for table in stage.lab.ec2.state().route_tables.values():
-            kept = [route for route in table.routes if route.destination not in ours or table.edge]
+            ours = table.route_table_id in written
+            kept = [route for route in table.routes if not (ours and stage.may_be_ours(route.destination))]
             yield (
                 table.route_table_id,
                 sorted((str(route.destination), route.target, route.state) for route in kept),

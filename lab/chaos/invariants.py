@@ -1,58 +1,64 @@
-"""What must hold once nothing goes wrong any more. Each function yields complaints; none is fine."""
+"""What must hold once nothing goes wrong any more. Each function yields complaints; none is fine.
+
+Here: delivery. Beside it: `calls` (what each pod's calls were about), `leftovers` (the pods' own routes and rules),
+`processes` (threads and descriptors), `release` (what a stop leaves), `witness` (what happened meanwhile).
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
-from pathlib import Path
 from typing import Any
 
-from lab.chaos.stage import Sidecar, Stage
+from lab.chaos.stage import Stage
 from lab.chaos.world import Floating, Home
 from lab.ec2.layer import Call
-from lab.ec2.params import items
 
-CALLS_AT_ONCE = 16
-"""vipmanager's threads for calls, and so its connections to EC2 (vipmanager.apply.WORKERS)."""
+APART = 2.0
+"""Seconds between two claims of one address after which they are no draw: the later one is to have it."""
 
 _PINGS = 5
 
-
-# Delivery ------------------------------------------------------------------------------------------------------------
+Claims = dict[str, dict[str, Any]]
 
 
 def delivery(stage: Stage) -> Iterator[str]:
     """Every address is delivered to its last claimant and to nobody else, and every sidecar knows where it stands."""
-    claims = {name: _claims(sidecar) for name, sidecar in stage.sidecars.items()}
+    state = stage.lab.ec2.state()
+    claims: Claims = {name: sidecar.claims() for name, sidecar in stage.sidecars.items()}
     for floating in stage.world.floatings:
         holders = stage.holders(floating)
-        targets = _routed_to(stage, floating) if stage.is_routed(floating) else _assigned_to(stage, floating)
+        targets = set(stage.places(floating, state).values())
         if holders:
             yield from _held(stage, floating, holders, targets, claims)
         else:
-            left = {name for name, sidecar in stage.sidecars.items() if sidecar.forgetful}
-            excused = {stage.eni(home) for home in floating.homes if home.pod in left}
-            for target in sorted((targets & stage.enis()) - excused):
+            for target in sorted((targets & stage.enis()) - _excused(stage, floating)):
                 yield f"{floating.name} is held by nobody, and is still delivered to {target}"
         for name, known in claims.items():
             if stage.address(floating) in known and name not in {home.pod for home in holders}:
                 yield f"{name} still has a claim of {floating.name}: {known[stage.address(floating)]}"
 
 
-def _held(
-    stage: Stage, floating: Floating, holders: list[Home], targets: set[str], claims: dict[str, dict[str, Any]]
-) -> Iterator[str]:
-    """Of several pods that hold it exactly one has it, and the others say so.
+def _excused(stage: Stage, floating: Floating) -> set[str]:
+    """The ENIs of pods that may not know what they left behind, and of the pool that it lies in."""
+    forgetful = {name for name, sidecar in stage.sidecars.items() if sidecar.forgetful}
+    pool = stage.in_pool(floating)
+    mates = [each for each in stage.world.movable if stage.in_pool(each) and pool in stage.holders(each)]
+    homes = [home for home in floating.homes if home.pod in forgetful] + ([pool] if pool and mates else [])
+    return {stage.eni(home) for home in homes}
 
-    On two interfaces of one pod it is delivered to one of them, which vipmanager names as a problem.
+
+def _held(stage: Stage, floating: Floating, holders: list[Home], targets: set[str], claims: Claims) -> Iterator[str]:
+    """Of several pods that hold it exactly one has it, the last that came, and the others say so.
+
+    On two interfaces of one pod it is delivered to one of them, which vipmanager names as a problem. Without a resync
+    the others do not know, unless they have looked for another reason.
     """
     having = [home for home in holders if targets == {stage.eni(home)}]
     if not having:
         where = {str(home): stage.eni(home) for home in holders}
         yield f"{floating.name} is held by {where} and delivered to {sorted(targets)}"
         return
+    yield from _last_claimant(stage, floating, having)
     known = {home: claims[home.pod].get(stage.address(floating)) for home in holders}
     for home, claim in known.items():
         if claim is None or claim["vanished"] is not None:
@@ -62,41 +68,47 @@ def _held(
         yield f"{floating.name} is delivered to {home}, which has conceded it"
     having_pods = {home.pod for home in having}
     for home in (home for home in holders if home.pod not in having_pods and home not in conceded):
-        yield f"{floating.name} is not delivered to {home}, which has not conceded it"
+        if not stage.world.patient:
+            yield f"{floating.name} is not delivered to {home}, which has not conceded it"
     if floating.eip:
         elastic = stage.lab.ec2.state().elastic_ips[stage.allocation(floating)]
         if elastic.eni_id not in targets or str(elastic.private_ip) != stage.address(floating):
             yield f"{floating.name}: its Elastic IP is bound to {elastic.private_ip} of {elastic.eni_id}"
 
 
-def _routed_to(stage: Stage, floating: Floating) -> set[str]:
-    """The targets in all tables; a table without the route counts as "nothing", when others have it."""
-    destination = ip_network(stage.destination(floating))
-    routes = [table.by_destination.get(destination) for table in stage.tables()]
-    targets = {route.target if route is not None else "nothing" for route in routes}
-    return set() if targets == {"nothing"} else targets
+def _last_claimant(stage: Stage, floating: Floating, having: list[Home]) -> Iterator[str]:
+    since = stage.held_since(floating)
+    last = max(since, key=lambda home: since[home])
+    if any(home.pod == last.pod for home in having):
+        return
+    for former in having:
+        apart = since[last] - since[former]
+        if apart > APART and not _may_stay(stage, floating, former, last, since[last]):
+            yield f"{floating.name} came to {last} {apart:.1f} s after {former}, and is delivered to {former}"
 
 
-def _assigned_to(stage: Stage, floating: Floating) -> set[str]:
-    owner = stage.lab.ec2.state().owner_of(stage.lab.vpc_id, ip_address(stage.address(floating)))
-    return {owner.eni_id} if owner else set()
+def _may_stay(stage: Stage, floating: Floating, former: Home, last: Home, came: float) -> bool:
+    """Whether it was a draw, as the former's claim was not done yet when the last came; or it was nobody's since.
 
-
-def _claims(sidecar: Sidecar) -> dict[str, Any]:
-    """What a sidecar has put down: address → claim."""
-    directory = sidecar.volume.seen_from_outside if sidecar.volume else sidecar.pod.directory / "state"
-    try:
-        found = json.loads((directory / "claims.json").read_text())["claims"]
-    except FileNotFoundError:
-        return {}
-    return {claim["address"]: claim for claim in found}
+    What nobody live holds is claimed again by who has conceded it. So is what a pod has no memory of; and a call that
+    EC2 was late to apply takes it back.
+    """
+    pair = {stage.eni(former), stage.eni(last)}
+    seen = stage.witness.targets_since(floating, came)
+    if seen[0] != {stage.eni(former)} or stage.held_calls:
+        return True
+    if any(stage.sidecars[home.pod].forgetful for home in (former, last)):
+        return True
+    unassigned = {"nothing"} if not stage.is_routed(floating) and floating.subnet6 else set()  # IPv6: freed first
+    return any(targets - pair - unassigned for targets in seen)
 
 
 def packets(stage: Stage) -> Iterator[str]:
-    """Each address that one pod has answers both peers, and from outside where it has an Elastic IP."""
+    """Each address that a pod holds answers both peers, and from outside where it has an Elastic IP."""
     for floating in stage.world.floatings:
-        if len(stage.holders(floating)) != 1:
-            continue
+        holders = stage.holders(floating)
+        if not holders or len({home.pod for home in holders}) < len(holders):
+            continue  # on two interfaces of one pod the replies leave by one of them
         address = stage.address(floating)
         for name, peer in stage.lab.peers.items():
             if not peer.reach(address, count=_PINGS):
@@ -105,74 +117,6 @@ def packets(stage: Stage) -> Iterator[str]:
             public = stage.lab.ec2.state().elastic_ips[stage.allocation(floating)].public_ip
             if not stage.lab.internet.reach(public, count=_PINGS):
                 yield f"{floating.name} does not answer the internet at {public}"
-
-
-# Others' things ------------------------------------------------------------------------------------------------------
-
-
-def foreign(stage: Stage) -> Iterator[str]:
-    """Nothing that is not vipmanager's has changed, and no call was ever about such a thing."""
-    yield from stage.foreign.complaints()
-    destinations = {str(ip_network(stage.destination(each))) for each in stage.world.floatings if stage.is_routed(each)}
-    addresses = {stage.address(each) for each in stage.world.floatings if not stage.is_routed(each)}
-    eips = {stage.allocation(each) for each in stage.world.floatings if each.eip}
-    for call in stage.lab.ec2.calls:
-        if call.action.startswith("Describe") or call.service != "ec2":
-            continue
-        params = call.params
-        about = params.get("DestinationCidrBlock") or params.get("DestinationIpv6CidrBlock")
-        listed = {*items(params, "PrivateIpAddress"), *items(params, "Ipv6Addresses")}
-        allowed = {
-            "Route": about in destinations and params.get("RouteTableId") != stage.lab.topology.edge_table_id,
-            "Addresses": bool(listed) and listed <= addresses,
-            "Attribute": params.get("SourceDestCheck.Value") == "false",
-            "AssociateAddress": params.get("AllocationId") in eips,
-        }
-        eni = params.get("NetworkInterfaceId")
-        fits = any(allowed[suffix] for suffix in allowed if call.action.endswith(suffix))
-        if not fits or (eni is not None and eni not in stage.enis()):
-            yield f"foreign: {call.action} {dict(params)}"
-
-
-# Processes -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Census:
-    """What a process holds: threads, TCP connections, and other descriptors."""
-
-    threads: int
-    tcp: int
-    other: int
-
-
-def census(pid: int) -> Census:
-    """Count it. Raises OSError when the process has ended."""
-    process = Path(f"/proc/{pid}")
-    tcp_inodes = {
-        line.split()[9] for name in ("tcp", "tcp6") for line in (process / "net" / name).read_text().splitlines()[1:]
-    }
-    targets = []
-    for descriptor in (process / "fd").iterdir():
-        try:
-            targets.append(str(descriptor.readlink()))
-        except FileNotFoundError:  # closed meanwhile
-            continue
-    sockets = {target.removeprefix("socket:[").rstrip("]") for target in targets if target.startswith("socket:")}
-    tcp = len(sockets & tcp_inodes)
-    return Census(len(list((process / "task").iterdir())), tcp, len(targets) - tcp)
-
-
-def leaks(stage: Stage, before: dict[str, Census]) -> Iterator[str]:
-    """Threads and connections are bounded by the calls at once; of other descriptors there are as many as at first."""
-    for name, sidecar in stage.sidecars.items():
-        if sidecar.container is None or sidecar.container.poll() is not None:
-            continue
-        now, then = census(sidecar.container.pid), before[name]
-        if now.other > then.other:
-            yield f"{name} has {now.other} descriptors besides its connections, and had {then.other}"
-        if now.tcp > CALLS_AT_ONCE + then.tcp or now.threads > CALLS_AT_ONCE + then.threads:
-            yield f"{name} has {now.threads} threads and {now.tcp} connections, and had {then.threads} and {then.tcp}"
 
 
 def alive(stage: Stage) -> Iterator[str]:
@@ -188,9 +132,8 @@ def alive(stage: Stage) -> Iterator[str]:
 
 def looked(stage: Stage, since: float, calls: list[Call]) -> bool:
     """Whether each sidecar has read EC2 whole by a call that began after `since`, so that it knows what we see."""
-    keys = {sidecar.credentials.access_key for sidecar in stage.sidecars.values()}
     for action in ("DescribeRouteTables", "DescribeNetworkInterfaces"):
-        asked = {call.access_key for call in calls if call.action == action and call.started > since}
-        if not keys <= asked:
+        asked = {stage.pod_of(call.access_key) for call in calls if call.action == action and call.started > since}
+        if not stage.sidecars.keys() <= asked:
             return False
     return True

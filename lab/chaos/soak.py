@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from lab.chaos.invariants import Census, census
+from lab.chaos.processes import WORKER, Census, census
+from lab.chaos.sidecar import named_threads
+from lab.chaos.stage import WORKERS
 from lab.lab import Lab
 from lab.pod import Container, Pod
 
@@ -22,6 +24,8 @@ WARM = 3
 """The minute from which growth counts: by then every thread and connection has been there once."""
 CONNECTIONS = 16 + 2
 """As many calls to EC2 as it has under way at once, which it keeps; the health port, and who scrapes it."""
+THREADS = 16
+"""Threads for calls to EC2 (vipmanager.apply.WORKERS). Of others it has as many as at first."""
 GROWTH = 2 * 1024
 """kB of memory that a sidecar may grow by from then on."""
 SCRAPE = 15.0  # seconds between scrapes, as Prometheus does
@@ -29,6 +33,9 @@ HELD = 5
 """Addresses held at a time. Each is a new one, so that what is remembered of past ones shows."""
 
 _FIRST = IPv4Address("172.30.0.1")
+_MOVES = "10.10.11.90/32"
+"""An address of the ENIs' subnet. It moves from one worker to the other and back."""
+_MOVES_EACH = 10  # changes
 _READY_WITHIN = 30.0  # seconds
 
 
@@ -42,8 +49,8 @@ class Reading:
     held: Census
 
     def __str__(self) -> str:
-        held = self.held
-        return f"{self.minute:6.1f} {self.rss:9} {self.pss:9} {held.other + held.tcp:11} {held.tcp:11} {held.threads:7}"
+        held, threads = self.held, self.held.threads.total()
+        return f"{self.minute:6.1f} {self.rss:9} {self.pss:9} {held.other + held.tcp:11} {held.tcp:11} {threads:7}"
 
 
 def read(pid: int, minute: float) -> Reading:
@@ -56,17 +63,18 @@ def read(pid: int, minute: float) -> Reading:
 def soak(minutes: float, port: int, interval: float = 1.0) -> list[Reading]:
     """Run it, and print a reading each minute. Raises RuntimeError when the sidecar ends. `port` 0: no scrapes.
 
-    An address changes each `interval` seconds.
+    An address changes each `interval` seconds; each tenth time one moves from a second pod, or back to it.
     """
     readings: list[Reading] = []
     print("minute   RSS kB    PSS kB descriptors connections threads")
-    with Lab(route_tables=TABLES, latency=LATENCY) as lab:
-        pod = lab.pod("pod", "a", {"net1": []})
+    with Lab(route_tables=TABLES, latency=LATENCY, workers=[WORKERS["a"], WORKERS["c"]]) as lab:
+        pod, other = lab.pod("pod", "a", {"net1": []}), lab.pod("other", "c", {"net1": []})
         health = {"HealthPort": port} if port else {}
-        container = pod.vipmanager(["sidecar"], {"LogFormat": "json", **health})
+        container = pod.vipmanager(["sidecar"], {"LogFormat": "json", **health}, named_threads(pod.env))
+        other.vipmanager(["sidecar"], {"LogFormat": "json"})
         started = time.monotonic()
         scraped, minute = 0, 1
-        for number, _ in enumerate(_changes(pod), 1):
+        for number, _ in enumerate(_changes(pod, other), 1):
             if container.poll() is not None:
                 raise RuntimeError(f"the sidecar ended:\n{container.output()[-2000:]}")
             now = number * interval
@@ -83,11 +91,17 @@ def soak(minutes: float, port: int, interval: float = 1.0) -> list[Reading]:
     return readings
 
 
-def _changes(pod: Pod) -> Iterator[None]:
-    """One address added or deleted at each step."""
+def _changes(pod: Pod, other: Pod) -> Iterator[None]:
+    """One address added or deleted at each step, or moved."""
     held: deque[str] = deque()
+    has, has_not = other, pod
+    other.add_address("net1", _MOVES)
     for number in itertools.count():
-        if len(held) < HELD:
+        if number % _MOVES_EACH == 0:
+            has.del_address("net1", _MOVES)
+            has_not.add_address("net1", _MOVES)
+            has, has_not = has_not, has
+        elif len(held) < HELD:
             held.append(f"{_FIRST + number}/32")
             pod.add_address("net1", held[-1])
         else:
@@ -111,7 +125,11 @@ def _sum_up(lab: Lab, container: Container, scraped: int, seconds: float) -> Non
     claimed = container.output().count('"event": "claimed"')
     withdrawn = container.output().count('"event": "withdrawn"')
     calls = lab.ec2.calls
-    print(f"{seconds:.0f} s: {claimed} claimed, {withdrawn} withdrawn, {len(calls)} EC2 calls, {scraped} scrapes")
+    moved = sum(call.action == "AssignPrivateIpAddresses" and call.status == 200 for call in calls)
+    print(
+        f"{seconds:.0f} s: {claimed} claimed, {withdrawn} withdrawn, {moved} moved, {len(calls)} EC2 calls, "
+        f"{scraped} scrapes"
+    )
 
 
 def complaints(readings: Sequence[Reading]) -> list[str]:
@@ -123,13 +141,17 @@ def complaints(readings: Sequence[Reading]) -> list[str]:
     print(
         f"growth from minute {first.minute:g} to {last.minute:g}: RSS {last.rss - first.rss:+} kB, "
         f"PSS {last.pss - first.pss:+} kB, descriptors {last.held.other - first.held.other:+} "
-        f"besides {last.held.tcp - first.held.tcp:+} connections, threads {last.held.threads - first.held.threads:+}"
+        f"besides {last.held.tcp - first.held.tcp:+} connections, "
+        f"threads {last.held.threads.total() - first.held.threads.total():+}"
     )
     found = [] if last.rss - first.rss <= GROWTH else [f"it grew by more than {GROWTH} kB"]
     if last.held.other > first.held.other:
         found.append("it has more descriptors")
     if last.held.tcp > CONNECTIONS:
         found.append(f"it has more than {CONNECTIONS} connections")
+    for name, number in sorted(last.held.threads.items()):
+        if number > (THREADS if name == WORKER else first.held.threads[name]):
+            found.append(f"it has {number} threads {name}, and had {first.held.threads[name]}")
     return found
 
 

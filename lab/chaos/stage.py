@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from ipaddress import ip_network
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from types import TracebackType
 from typing import Self, TypeVar
 
 from moto.moto_api._internal import mock_random
 
-from lab.chaos.foreign import Foreign
+from lab.chaos.foreign import AROUND, Foreign
+from lab.chaos.sidecar import DONE_WITHIN, Sidecar
 from lab.chaos.witness import Witness
-from lab.chaos.world import HOST_ROUTE, SUBNET_ROUTE, Floating, Home, PodSpec, World
-from lab.ec2.auth import Credentials
-from lab.ec2.state import RouteTable
+from lab.chaos.world import HOST_ROUTE, POOL, SUBNET_ROUTE, Floating, Home, PodSpec, World
+from lab.ec2.state import Network, Route, RouteTable, VpcState
 from lab.lab import Lab
-from lab.pod import Container, Pod
 from lab.topology import WORKER_A, WORKER_B, WorkerSpec
 from lab.volume import Volume
 from lab.walltime import WallClock
 
 WORKERS = {"a": WORKER_A, "b": WORKER_B, "c": WorkerSpec("c", "us-east-2a", "nodes-a", ("multus1-a", "multus2-a"))}
 
-DONE_WITHIN = 30.0
-"""Seconds for what only a broken lab would not do."""
-
 _POLL = 0.02  # seconds
+_TAG = {"Key": "vipmanager", "Value": "yes"}  # what lab.topology gives its tables
+_TOGETHER, _TOGETHER6 = ip_network("192.168.7.0/29"), ip_network("fd12::/125")  # what RouteAggregation may make of them
+_SESSION = 15 * 60 + 4.0
+"""Seconds that sessions last by what STS says: botocore asks for others when 15 minutes are left."""
 
 T = TypeVar("T")
 
@@ -47,41 +47,19 @@ def until(condition: Callable[[], T], what: str | Callable[[], str], within: flo
     return found
 
 
-@dataclass
-class Sidecar:
-    """A pod with its vipmanager. `container` None: it is not running, and is to be started again.
+@dataclass(frozen=True)
+class Trouble:
+    """A fault that has begun: whom it may delay. `everybody`: whoever asks EC2."""
 
-    `forgetful`: it was killed while it could not keep its state, so that it may not know what it has left behind.
-    """
+    at: float
+    what: str
+    everybody: bool = False
+    pods: frozenset[str] = frozenset()
+    floatings: frozenset[str] = frozenset()
 
-    spec: PodSpec
-    pod: Pod
-    credentials: Credentials
-    settings: Mapping[str, object]
-    clock: WallClock | None = None
-    volume: Volume | None = None
-    container: Container | None = None
-    unwritable: bool = False
-    forgetful: bool = False
-    ended: list[int] = field(default_factory=list)  # the exit codes of those that ended by themselves
-
-    def start(self) -> None:
-        """Start the container, unless it runs."""
-        if self.container is not None:
-            return
-        env = {"AWS_ACCESS_KEY_ID": self.credentials.access_key, "AWS_SECRET_ACCESS_KEY": self.credentials.secret_key}
-        if self.clock is not None:
-            env |= self.clock.env({**self.pod.env})
-        inside = self.volume.command if self.volume is not None else ()
-        self.container = self.pod.vipmanager(["sidecar"], self.settings, env, inside=inside)
-
-    def kill(self) -> None:
-        """kill -9 it, if it runs."""
-        if self.container is not None:
-            self.container.kill()
-            self.container.wait(DONE_WITHIN)
-            self.container = None
-            self.forgetful |= self.unwritable
+    def touches(self, floating: Floating, home: Home) -> bool:
+        """Whether it may delay the delivery of an address there."""
+        return self.everybody or home.pod in self.pods or floating.name in self.floatings
 
 
 class Stage:
@@ -94,6 +72,12 @@ class Stage:
         self.sidecars: dict[str, Sidecar] = {}
         self.wanted: dict[Home, set[Floating]] = {home: set() for pod in world.pods for home in pod.homes}
         self.lost: set[Home] = set()  # interfaces that are gone with their ENI
+        self.troubles: list[Trouble] = []
+        self.complaints: list[str] = []  # what was wrong on the way
+        self.hit: set[str] = set()  # faults that hit something, and those that had nothing to hit
+        self.missed: set[str] = set()
+        self.held_calls = False  # whether EC2 was ever late to apply a call
+        self.tables_ever: set[str] = set()  # those that vipmanager was to write at some time
         self._came: dict[tuple[Floating, Home], float] = {}
         self._clocks, self._volumes = frozenset(clocks), frozenset(volumes)
         self._eips: dict[str, str] = {}  # floating → allocation ID
@@ -106,6 +90,10 @@ class Stage:
         try:
             self.lab = self._resources.enter_context(lab)
             self._eips = {each.name: self.lab.allocate_eip()[0] for each in self.world.floatings if each.eip}
+            if self.world.settings.tagged:
+                self.lab.ec2.admin().create_route_table(VpcId=self.lab.vpc_id)
+            self.tables_ever |= {table.route_table_id for table in self.tables()}
+            self.lab.ec2.keys.session_lifetime = _SESSION
             for spec in self.world.pods:
                 self.sidecars[spec.name] = self._make(spec)
             self.foreign = Foreign(self)
@@ -130,23 +118,41 @@ class Stage:
 
     def _make(self, spec: PodSpec) -> Sidecar:
         pod = self.lab.pod(spec.name, spec.worker, {f"net{index}": () for index in spec.indexes})
-        settings: dict[str, object] = {
-            "LogFormat": "json",
-            "SubnetBasedLoopbacks": "True",
-            "ResyncInterval": f"{self.world.resync:g}",
-        }
+        settings = self._settings(spec)
         for floating in self.world.floatings:
             for home in floating.homes if floating.eip else ():
                 if home.pod == spec.name:
                     key = f"Intf{home.interface.removeprefix('net')}EIPs"
                     settings[key] = f"{floating.address}={self._eips[floating.name]}"
-        sidecar = Sidecar(spec, pod, self.lab.ec2.keys.add_user(spec.name), settings)
+        user = None if self.world.settings.web_identity else self.lab.ec2.keys.add_user(spec.name)
+        sidecar = Sidecar(spec, pod, user, settings, role=self._arn(self.roles_of(spec.name)[0]))
         if spec.name in self._clocks:
             sidecar.clock = WallClock(pod.directory / "clock")
         if spec.name in self._volumes:
             sidecar.volume = Volume(pod)
             settings["StateDir"] = sidecar.volume.path
         return sidecar
+
+    def _settings(self, spec: PodSpec) -> dict[str, object]:
+        drawn = self.world.settings
+        settings: dict[str, object] = {
+            "LogFormat": "json",
+            "SubnetBasedLoopbacks": "True",
+            "ResyncInterval": f"{drawn.resync:g}",
+            "ReleaseOnExit": drawn.release,
+            "DeleteRoutesOnExit": drawn.delete_routes,
+            "RouteAggregation": drawn.aggregate,
+        }
+        if drawn.tagged:
+            settings["VPCRTTag"] = f"{_TAG['Key']}={_TAG['Value']}"
+        if drawn.table_role:
+            settings["RouteTableRole"] = self._arn(self.roles_of(spec.name)[1])
+        if drawn.pool is not None and drawn.pool.pod == spec.name:
+            settings[f"Intf{drawn.pool.interface.removeprefix('net')}Pools"] = POOL
+        return settings
+
+    def _arn(self, role: str) -> str:
+        return f"arn:aws:iam::{self.lab.ec2.account_id}:role/{role}"
 
     def note(self, text: str) -> None:
         """Keep what was done, for the report of a failure."""
@@ -175,6 +181,41 @@ class Stage:
         """Whether it is delivered by routes."""
         return floating.placement in (HOST_ROUTE, SUBNET_ROUTE)
 
+    def places(self, floating: Floating, state: VpcState) -> dict[str, str]:
+        """Where it is delivered to in each place: selected table → target; of an ENI's address the ENI that has it.
+
+        A table that says nothing of it has "nothing"; what others route around it counts as nothing.
+        """
+        if not self.is_routed(floating):
+            owner = state.owner_of(self.lab.vpc_id, ip_address(self.address(floating)))
+            return {"ENI": owner.eni_id if owner else "nothing"}
+        return {table.route_table_id: self._target(floating, table) for table in self.tables(state)}
+
+    def _target(self, floating: Floating, table: RouteTable) -> str:
+        route = self.route_of(floating, table)
+        return "nothing" if route is None else route.target
+
+    def route_of(self, floating: Floating, table: RouteTable) -> Route | None:
+        """The route of a table that delivers it, unless that is one of others' around it."""
+        if floating.placement == SUBNET_ROUTE:
+            return table.by_destination.get(ip_network(self.destination(floating)))
+        route = table.lookup(ip_address(self.address(floating)))
+        return None if route is None or str(route.destination) in (*AROUND, "0.0.0.0/0", "::/0") else route
+
+    def in_pool(self, floating: Floating) -> Home | None:
+        """The interface whose pool it lies in: it gets the address as long as it has another of the pool."""
+        inside = ":" not in floating.address and not floating.subnet6 and _within(floating.address, POOL)
+        return self.world.settings.pool if inside else None
+
+    def may_be_ours(self, destination: Network) -> bool:
+        """Whether vipmanager may have routes to it: of one address, of several together, or of a pool."""
+        if destination in {ip_network(self.destination(each)) for each in self.world.floatings if self.is_routed(each)}:
+            return True
+        shared = [_TOGETHER, _TOGETHER6] * self.world.settings.aggregate
+        if self.world.settings.pool:
+            shared.append(ip_network(POOL))
+        return any(destination.version == each.version and destination.subnet_of(each) for each in shared)  # type: ignore[arg-type]
+
     def allocation(self, floating: Floating) -> str:
         """The allocation ID of its Elastic IP."""
         return self._eips[floating.name]
@@ -189,10 +230,65 @@ class Stage:
         """The ENIs behind the pods."""
         return {self.eni(home) for home in self.wanted}
 
-    def tables(self) -> list[RouteTable]:
-        """The VPC's route tables that vipmanager is to write, as they are now."""
-        tables = self.lab.ec2.state().route_tables.values()
-        return [table for table in tables if table.vpc_id == self.lab.vpc_id and not table.edge]
+    def tables(self, state: VpcState | None = None) -> list[RouteTable]:
+        """The VPC's route tables that vipmanager is to write, as they are now (or in a state)."""
+        tables = (state or self.lab.ec2.state()).route_tables.values()
+        chosen = [table for table in tables if table.vpc_id == self.lab.vpc_id and not table.edge]
+        tag = (_TAG["Key"], _TAG["Value"])
+        return [table for table in chosen if not self.world.settings.tagged or tag in table.tags]
+
+    def add_table(self, *, selected: bool) -> str:
+        """Add one that vipmanager is to write, or (where it selects by tag) one that it is not to."""
+        admin = self.lab.ec2.admin()
+        table = str(admin.create_route_table(VpcId=self.lab.vpc_id)["RouteTable"]["RouteTableId"])
+        if selected:
+            admin.create_tags(Resources=[table], Tags=[_TAG])
+        if selected or not self.world.settings.tagged:
+            self.tables_ever.add(table)
+        return table
+
+    def roles_of(self, pod: str) -> tuple[str, str]:
+        """The names of the roles that its vipmanager may have: its own, and RouteTableRole."""
+        return f"pod-{pod}", f"tables-{pod}"
+
+    def pod_of(self, access_key: str | None) -> str:
+        """The pod whose vipmanager has that key, be it a user's or one of its roles'; "" if none has."""
+        principal = self.lab.ec2.keys.principal(access_key) if access_key else ""
+        if ":user/" in principal:
+            name = principal.rpartition("/")[2]
+        else:
+            name = principal.partition(":assumed-role/")[2].partition("/")[0].partition("-")[2]
+        return name if name in self.sidecars else ""
+
+    # vipmanager's processes --------------------------------------------------------------------------------------
+
+    def start(self, pod: str) -> None:
+        """Start its sidecar, unless it runs. What it does not remember, it claims as if it had come just now."""
+        sidecar = self.sidecars[pod]
+        if sidecar.container is not None:
+            return
+        known = {address for address, claim in sidecar.claims().items() if claim["vanished"] is None}
+        for home in sidecar.spec.homes:
+            for floating in self.wanted[home] if home not in self.lost else ():
+                if self.address(floating) not in known:
+                    self._appears(floating, home)
+        self.witness.stopping.discard(pod)
+        sidecar.start()
+
+    def kill(self, pod: str) -> None:
+        """kill -9 its sidecar, if it runs."""
+        self.sidecars[pod].shoot()
+        self.sidecars[pod].reap()
+
+    def stop(self, pod: str) -> int | None:
+        """Tell its sidecar to stop, and wait for that; the exit code."""
+        self.witness.stopping.add(pod)
+        self.sidecars[pod].tell_to_stop()
+        return self.sidecars[pod].reap()
+
+    def in_trouble(self, floating: Floating, home: Home, until: float) -> bool:
+        """Whether a fault that began before then may have delayed the delivery of an address there."""
+        return any(trouble.at <= until and trouble.touches(floating, home) for trouble in self.troubles)
 
     # What the application does ---------------------------------------------------------------------------------------
 
@@ -209,7 +305,8 @@ class Stage:
         floating = self.floating(name)
         if floating in self.wanted[home]:
             return
-        self._came[floating, home] = time.monotonic()
+        if home not in self.lost:
+            self._appears(floating, home)
         self.wanted[home].add(floating)
         if home not in self.lost:
             self.sidecars[home.pod].pod.add_address(home.interface, self._cidr(floating))
@@ -221,6 +318,7 @@ class Stage:
         if floating not in self.wanted[home]:
             return
         self.wanted[home].remove(floating)
+        self.witness.left(floating, home)
         if home not in self.lost:
             self.sidecars[home.pod].pod.del_address(home.interface, self._cidr(floating))
         self.note(f"delete {name} from {home}")
@@ -229,6 +327,8 @@ class Stage:
         """Note that an interface has gone with its ENI."""
         self.sidecars[home.pod].pod.lost_interface(home.interface)
         self.lost.add(home)
+        for floating in self.wanted[home]:
+            self.witness.left(floating, home)
         self.note(f"{home} is gone")
 
     def regain(self, home: Home) -> None:
@@ -237,10 +337,14 @@ class Stage:
         pod = self.sidecars[home.pod].pod
         pod.add_interface(home.interface, device_index=index)
         for floating in sorted(self.wanted[home], key=lambda floating: floating.name):
-            self._came[floating, home] = time.monotonic()
+            self._appears(floating, home)
             pod.add_address(home.interface, self._cidr(floating))
         self.lost.remove(home)
         self.note(f"{home} is back")
+
+    def _appears(self, floating: Floating, home: Home) -> None:
+        self._came[floating, home] = time.monotonic()
+        self.witness.came(floating, home)
 
     def _cidr(self, floating: Floating) -> str:
         address = self.address(floating)

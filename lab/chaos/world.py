@@ -10,6 +10,12 @@ HOST_ROUTE, SUBNET_ROUTE, ENI_ADDRESS = "host-route", "subnet-route", "eni-addre
 NOISE = "192.168.250.250"
 """A floating address that is there for moments only: it comes and goes in a `netlink-burst`."""
 
+POOL = "192.168.9.0/30"
+"""A pool of one interface, where a world has one: IntfNPools. Two floating addresses lie in it."""
+
+PATIENT = 300.0
+"""The ResyncInterval of a world in which nothing may wait for the resync."""
+
 _SUBNETS = {("a", 1): "multus1-a", ("c", 1): "multus1-a", ("b", 1): "multus1-b"}  # (worker, device index) → subnet
 _FIRST_ADDRESS = {"multus1-a": "10.10.11.80", "multus1-b": "10.10.21.80"}
 
@@ -61,6 +67,29 @@ class Floating:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """vipmanager's, the same for all pods. `resync` in seconds.
+
+    `pool`: the interface that POOL belongs to. `tagged`: VPCRTTag selects tables, and there is one that it does not.
+    `table_role`: RouteTableRole. `web_identity`: credentials are of a role, by STS.
+    """
+
+    resync: float
+    release: bool = True
+    delete_routes: bool = False
+    aggregate: bool = False
+    pool: Home | None = None
+    tagged: bool = False
+    table_role: bool = False
+    web_identity: bool = False
+
+    def __str__(self) -> str:
+        names = ("release", "delete_routes", "aggregate", "tagged", "table_role", "web_identity")
+        said = [name for name in names if getattr(self, name)] + ([f"pool of {self.pool}"] if self.pool else [])
+        return f"ResyncInterval {self.resync:g} s, settings: {', '.join(said) or 'none'}"
+
+
+@dataclass(frozen=True)
 class World:
     """What is there before anything goes wrong. Seconds; `tables` counts the main one."""
 
@@ -69,7 +98,12 @@ class World:
     floatings: tuple[Floating, ...]
     tables: int
     latency: float
-    resync: float
+    settings: Settings
+
+    @property
+    def patient(self) -> bool:
+        """Whether there is no resync in the time that it lives."""
+        return self.settings.resync >= PATIENT
 
     @property
     def movable(self) -> tuple[Floating, ...]:
@@ -81,8 +115,8 @@ class World:
         return next(pod for pod in self.pods if pod.name == name)
 
     def __str__(self) -> str:
-        lines = [f"workers {' '.join(self.workers)}, {self.tables} tables, EC2's latency {self.latency:g} s, "]
-        lines[0] += f"ResyncInterval {self.resync:g} s"
+        lines = [f"workers {' '.join(self.workers)}, {self.tables} tables, EC2's latency {self.latency:g} s"]
+        lines.append(str(self.settings))
         lines += [f"pod {pod.name} on {pod.worker}: {' '.join(str(home) for home in pod.homes)}" for pod in self.pods]
         return "\n".join([*lines, *map(str, self.floatings)])
 
@@ -91,13 +125,29 @@ def make(random: Random) -> World:
     """Draw a world. In one Availability Zone the addresses of the ENIs' subnet can move between workers, too."""
     workers = ("a", random.choice("ccb"))
     pods = _pods(random, workers)
+    settings = _settings(random, pods)
     return World(
         workers,
         pods,
-        tuple(_floatings(random, pods)),
-        tables=random.choice((2, 4, 4, 5, 6)),
+        tuple(_floatings(random, pods, settings.pool)),
+        tables=random.choice((2, 4, 5, 5, 6)),
         latency=random.choice((0.0, 0.0, 0.02, 0.06)),
-        resync=random.choice((2.0, 3.0, 5.0)),
+        settings=settings,
+    )
+
+
+def _settings(random: Random, pods: tuple[PodSpec, ...]) -> Settings:
+    """A third has no resync in time: what only a resync mends would hide behind a short interval."""
+    homes = [home for pod in pods for home in pod.homes]
+    return Settings(
+        resync=random.choice((2.0, 3.0, 4.0, 5.0, PATIENT, PATIENT)),
+        release=random.random() < 0.7,
+        delete_routes=random.random() < 0.3,
+        aggregate=random.random() < 0.3,
+        pool=random.choice(homes) if random.random() < 0.2 else None,
+        tagged=random.random() < 0.25,
+        table_role=random.random() < 0.2,
+        web_identity=random.random() < 0.25,
     )
 
 
@@ -112,7 +162,7 @@ def _pods(random: Random, workers: tuple[str, ...]) -> tuple[PodSpec, ...]:
     return tuple(PodSpec(f"p{each}", worker, (index,)) for each, (worker, index) in enumerate(slots[:number]))
 
 
-def _floatings(random: Random, pods: tuple[PodSpec, ...]) -> list[Floating]:
+def _floatings(random: Random, pods: tuple[PodSpec, ...], pool: Home | None) -> list[Floating]:
     everywhere = [home for pod in pods for home in pod.homes]
 
     def routed(name: str, placement: str, address: str) -> Floating:
@@ -123,6 +173,10 @@ def _floatings(random: Random, pods: tuple[PodSpec, ...]) -> list[Floating]:
     found += [routed(f"v{n}", HOST_ROUTE, f"fd12::{n}") for n in range(1, random.randint(1, 2) + 1)]
     if random.random() < 0.5:
         found.append(routed("s1", SUBNET_ROUTE, "10.10.254.5"))
+    if pool is not None:
+        others = random.sample([home for home in everywhere if home != pool], random.randint(1, len(everywhere) - 1))
+        homes = (pool, *sorted(others))
+        found += [Floating(f"q{n}", HOST_ROUTE, f"192.168.9.{n}", homes, _first(random, homes)) for n in (1, 2)]
     return [*found, *_assigned(random, pods), Floating("noise", HOST_ROUTE, NOISE, tuple(everywhere), None)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from random import Random
 
@@ -10,6 +11,9 @@ import pytest
 
 from lab.chaos import runner, schedule, world
 from lab.chaos.faults import FAULTS
+from lab.chaos.schedule import ADD, DELETE, Schedule, Step
+from lab.chaos.stage import Stage
+from lab.chaos.world import HOST_ROUTE, Floating, Home, PodSpec, Settings, World
 
 FIRST, SCHEDULES = 1, 32
 AT_ONCE = 4 * (os.cpu_count() or 1)
@@ -40,6 +44,38 @@ def test_the_schedules_have_every_fault_and_every_placement() -> None:
 def test_a_world_is_drawn_from_the_random_numbers_alone() -> None:
     """No hash, no clock, no order of a set."""
     assert str(world.make(Random(7))) == str(world.make(Random(7)))
+
+
+A, B = Home("p0", "net1"), Home("p1", "net1")
+BROKEN = Path(__file__).with_name("broken_site")
+
+
+def moves(name: str, at: float) -> tuple[Step, ...]:
+    """It comes to B; with "h1" it leaves A at the same time, "h2" stays on both."""
+    given = {"address": name, "interface": "net1"}
+    leaves = (Step(at, DELETE, {**given, "pod": "p0"}),) if name == "h1" else ()
+    return (*leaves, Step(at, ADD, {**given, "pod": "p1"}))
+
+
+@pytest.mark.namespaces
+def test_the_judge_condemns_a_broken_vipmanager() -> None:
+    """One that takes nothing over, leaves its rules in the pod, and harms others when it is told to stop."""
+    pods = (PodSpec("p0", "a", (1,)), PodSpec("p1", "b", (1,)))
+    floatings = tuple(Floating(f"h{n}", HOST_ROUTE, f"192.168.7.{n}", (A, B), A) for n in (1, 2))
+    drawn = World(("a", "b"), pods, floatings, 2, 0.0, Settings(world.PATIENT))
+    planned = Schedule(0, drawn, (*moves("h1", 2.5), *moves("h2", 2.5)), 3.0)
+    with Stage(drawn, 0) as stage:
+        for sidecar in stage.sidecars.values():
+            paths = [str(BROKEN), sidecar.pod.env["PYTHONPATH"]]
+            sidecar.pod.env["PYTHONPATH"] = os.pathsep.join(paths)
+        converged, complaints = runner.judge(stage, planned, limit=12.0)
+    assert converged is None
+    said = "\n".join(complaints)
+    assert re.search(r"h1 was (not )?delivered [\d.]+ s after it came to p1/net1", said)
+    assert re.search(r"h2 came to p1/net1 [\d.]+ s after p0/net1, and is delivered to p0/net1", said)
+    assert "p0 has one of vipmanager's rules left over: ('192.168.7.1/32', 101)" in said
+    assert "told to stop, does DeleteRoute" in said
+    assert re.search(r"foreign: p[01]'s DeleteRoute .*192\.168\.0\.0/16", said)
 
 
 @pytest.mark.namespaces

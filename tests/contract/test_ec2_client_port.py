@@ -212,6 +212,19 @@ def test_a_role_that_cannot_be_assumed_is_named(account: LabEc2, make_client: Ma
     assert "sts:AssumeRole" in failure.remedy
 
 
+def test_a_role_that_sts_does_not_give_is_not_waited_for_long(
+    account: LabEc2, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call behind it would be sent long after its address has left again; and it is asked for once."""
+    monkeypatch.setattr(ec2_client, "READ_TIMEOUT", 0.2)
+    world = LabWorld(account, make_client("arn:aws:iam::123456789012:role/tables"))
+    account.faults.hang("AssumeRole", 20.0, None)
+    failure = failure_of(lambda: world.port.create_route(world.tables[0], OUTSIDE, world.enis["a"]))
+    assert (failure.kind, failure.code) == (ErrorKind.RETRY, "ReadTimeoutError")
+    account.faults.clear()
+    assert not [call for call in account.calls if call.action == "CreateRoute"]
+
+
 def test_the_role_is_used_for_route_table_calls_only_and_assumed_once(account: LabEc2, make_client: MakeClient) -> None:
     world = LabWorld(account, make_client("arn:aws:iam::123456789012:role/tables"))
     for _ in range(2):

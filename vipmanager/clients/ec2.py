@@ -289,7 +289,8 @@ class Ec2Client:
         from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 
         def regional(service: str, **kwargs: Any) -> Any:
-            client = source.create_client(service, **{"region_name": region, **kwargs})
+            # With botocore's own minute, a call would be sent long after its address has left again.
+            client = source.create_client(service, **{"region_name": region, "config": brief(), **kwargs})
             bound_answers(client)
             return client
 
@@ -305,6 +306,17 @@ class Ec2Client:
             method="assume-role", refresh_using=fetcher.fetch_credentials
         )
         return session
+
+
+def brief() -> Any:
+    """botocore's settings for STS: one attempt, with our timeouts."""
+    from botocore.config import Config
+
+    return Config(
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+    )
 
 
 def translate(error: Exception, operation: str, resource: str, role_arn: str = "") -> Failure | None:

@@ -10,7 +10,7 @@ from time import time
 from typing import Any
 
 from vipmanager.clients.answers import bound_answers
-from vipmanager.clients.ec2 import CONNECT_TIMEOUT, READ_TIMEOUT, translate
+from vipmanager.clients.ec2 import brief, translate
 from vipmanager.clients.ec2_floating import FloatingEc2Client
 from vipmanager.clients.ec2_parse import understood
 from vipmanager.clients.tls import share_authorities
@@ -48,16 +48,9 @@ class FactsClient(FloatingEc2Client):
         return understood("GetCallerIdentity", "sts", lambda: _identity(answer, sent))
 
     def _sts(self) -> Any:
-        from botocore.config import Config
-
         with self._lock:
             session = self._open_session()
-        limits = Config(
-            connect_timeout=CONNECT_TIMEOUT,
-            read_timeout=READ_TIMEOUT,
-            retries={"total_max_attempts": 1, "mode": "standard"},
-        )
-        client = session.create_client("sts", region_name=self._region(), config=limits)
+        client = session.create_client("sts", region_name=self._region(), config=brief())
         share_authorities(client)
         bound_answers(client)
         return client

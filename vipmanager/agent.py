@@ -145,7 +145,7 @@ class Agent:
             if done.failure is None:
                 self._retries.succeeded(action.key)
                 self._report.applied(action)
-                self._view.wrote(action, now)
+                self._view.wrote(action, now, raced=done.value is True)
                 self._verify_at = now + SETTLE
                 continue
             if done.failure.throttled:

@@ -208,14 +208,14 @@ def always(_: VpcAction) -> bool:
     return True
 
 
-def apply_vpc(ec2: Ec2Port, batch: Sequence[VpcAction], wants: Wants = always) -> None:
-    """One batch against EC2, if all of it is still wanted. Raises CallError."""
+def apply_vpc(ec2: Ec2Port, batch: Sequence[VpcAction], wants: Wants = always) -> bool:
+    """One batch against EC2, if it is still wanted; whether a route was there that was not seen. Raises CallError."""
     if not all(wants(action) for action in batch):
         raise CallError(UNWANTED)
     first = batch[0]
     if isinstance(first, SetRoute):
-        _set_route(ec2, first, wants)
-    elif isinstance(first, DeleteRoute):
+        return _set_route(ec2, first, wants)
+    if isinstance(first, DeleteRoute):
         ec2.delete_route(first.table_id, first.destination)
     elif isinstance(first, DisableSourceDestCheck):
         ec2.disable_source_dest_check(first.eni_id)
@@ -224,9 +224,10 @@ def apply_vpc(ec2: Ec2Port, batch: Sequence[VpcAction], wants: Wants = always) -
     else:
         addresses = [action.address for action in batch if isinstance(action, AssignAddress | UnassignAddress)]
         (ec2.assign if isinstance(first, AssignAddress) else ec2.unassign)(first.eni_id, addresses)
+    return False
 
 
-def _set_route(ec2: Ec2Port, action: SetRoute, wants: Wants) -> None:
+def _set_route(ec2: Ec2Port, action: SetRoute, wants: Wants) -> bool:
     """The verb that fits what was last seen, and once the other when the route appeared or vanished under us.
 
     Where it appeared because the address has left this pod for another, while EC2 kept the first call waiting, the
@@ -242,6 +243,8 @@ def _set_route(ec2: Ec2Port, action: SetRoute, wants: Wants) -> None:
         if not wants(action):
             raise CallError(UNWANTED) from error
         second(action.table_id, action.destination, action.eni_id)
+        return not action.replaces
+    return False
 
 
 def apply_pod(netlink: RoutesPort, action: PodAction) -> None:

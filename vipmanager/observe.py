@@ -39,6 +39,7 @@ from vipmanager.model import (
     Subnet,
 )
 from vipmanager.parsers import TagSelector
+from vipmanager.plan.aggregate import WITHDRAW_ROUTES_AFTER
 from vipmanager.ports import DiscoveryPort, Ec2Port
 
 log = logging.getLogger("vipmanager.observe")
@@ -76,7 +77,7 @@ class View:
         self.subnets: tuple[Subnet, ...] | None = None
         self.eips: dict[str, ElasticIp | None] = {}
         self.recheck_at: float | None = None
-        self._shared_until = float("-inf")
+        self._shared_from = self._shared_until = float("-inf")
         self._tables: dict[str, RouteTable] | None = None
         self._states: dict[str, EniState] = {}
         self._holders: dict[Address, Holder] = {}
@@ -187,11 +188,13 @@ class View:
                 eip = replace(eip, seen=max(seen, written.seen))
             self.eips[allocation_id] = eip
 
-    def wrote(self, action: Action, now: float) -> None:
-        """Our own write succeeded: know it without asking."""
+    def wrote(self, action: Action, now: float, *, raced: bool = False) -> None:
+        """Our own write succeeded: know it without asking. `raced`: over what was there, without our having seen it."""
         if isinstance(action, SetRoute):
             if action.replaces == action.eni_id:  # written again, because it was seen before the claim began
-                self._shared_until = now + SHARED_FOR
+                self._watch_shared(now, now)
+            elif raced:  # mostly another's, perhaps the same of another pod on this ENI: not worth a look before that
+                self._watch_shared(now + WITHDRAW_ROUTES_AFTER, now)
             route = Route(action.destination, action.eni_id, True, now)
             self._note_route(action.table_id, action.destination, route, now)
         elif isinstance(action, DeleteRoute):
@@ -223,12 +226,16 @@ class View:
             written |= {eni for eni, each in self._address_writes if each == address}
             inherited = {target for target in claim.held if target.startswith(("rtb-", "eni-"))} - written
             if inherited and not (old is not None and old.held and old.since == claim.since):
-                self._shared_until = self.at + SHARED_FOR
+                self._watch_shared(self.at, self.at)
         self._look_at_shared()
+
+    def _watch_shared(self, begin: float, now: float) -> None:
+        self._shared_from = min(begin, self._shared_from) if now < self._shared_until else begin
+        self._shared_until = now + SHARED_FOR
 
     def _look_at_shared(self) -> None:
         if self.at < self._shared_until and self.recheck_at is None:
-            self.recheck_at = self.at + SHARED_EACH
+            self.recheck_at = max(self.at, self._shared_from) + SHARED_EACH
 
     def doubt(self, action: Action) -> None:
         """A write found the world other than we thought: forget what it relied on, so that it is read again."""

@@ -42,6 +42,11 @@ class Zone:
         self.pods.append(Pod(self, number, addresses))
         return self.pods[-1]
 
+    def beside(self, pod: Pod, *addresses: str) -> Pod:
+        """Another pod on the same ENI."""
+        self.pods.append(Pod(self, int(pod.eni.removeprefix("eni-")), addresses))
+        return self.pods[-1]
+
     def run(self, seconds: float, done: Callable[[], bool] = lambda: False) -> bool:
         """Let time pass, or until it is so; whether it is."""
         return self.timeline.run(self.timeline.now + seconds, done)
@@ -62,6 +67,7 @@ class Pod:
 
     def __init__(self, zone: Zone, number: int, addresses: tuple[str, ...]) -> None:
         self.zone, self.eni = zone, f"eni-{number}"
+        self.directory = zone.directory / f"pod-{len(zone.pods)}"
         self.late: defaultdict[str, float] = defaultdict(float)
         self.kernel = FakeNetlink()
         self.kernel.add("net1", mac(number), *addresses)
@@ -74,7 +80,7 @@ class Pod:
         """Start its sidecar, with the state of the one before."""
         timeline = self.zone.timeline
         outside = Outside(self.kernel, FakeImds(self.zone.ec2, self.eni), _Ec2(self), timeline.clock, lambda: 0.5)  # type: ignore[arg-type]
-        store = ClaimStore(str(self.zone.directory / self.eni), "life")
+        store = ClaimStore(str(self.directory), "life")
         self._watch = NodeWatch(timeline)
         agent = self._agent = Agent(load(settings), outside, self._watch, store, sidecar=True)  # type: ignore[arg-type]
         self._process = _Process(self._watch, timeline)

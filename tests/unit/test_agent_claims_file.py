@@ -30,7 +30,7 @@ def started(zone: Zone, claim: Mapping[str, Any]) -> Pod:
     """A sidecar that finds this claim in its file, beside another pod's ENI."""
     other, pod = zone.pod(7), zone.pod(1, VIP)
     assert other.eni == OTHER
-    path = zone.directory / pod.eni / FILE
+    path = pod.directory / FILE
     path.parent.mkdir()
     path.write_text(json.dumps({"version": VERSION, "life": "life", "claims": [{**PAST, **claim}]}))
     pod.start()

@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.sidecars import TABLES, Pod, Zone
 from vipmanager.agent import STOP_WITHIN
+from vipmanager.observe import SHARED_EACH
 from vipmanager.plan.vpc import RETURN_AFTER
 
 VIP = "192.168.0.1"
@@ -150,3 +151,22 @@ def test_ec2_that_does_not_answer_keeps_no_sidecar_from_stopping(zone: Zone) -> 
     a.stop()
     assert zone.run(STOP_WITHIN + 0.1, lambda: bool(a.codes))
     assert a.codes == [0]
+
+
+@pytest.mark.parametrize("knows", [True, False], ids=["seen before", "not seen before"])
+def test_an_address_that_goes_to_another_pod_on_the_same_eni(zone: Zone, knows: bool) -> None:
+    """The former holder takes back its route, which is the new one's too: EC2 does not show whose it is."""
+    a = zone.pod(1)
+    b = zone.beside(a)
+    for pod in (a, b):
+        pod.start(ResyncInterval="3" if knows else "0")
+    zone.run(AWAY)
+    a.hold(VIP)
+    assert zone.run(AWAY, lambda: zone.routed(VIP, a))
+    zone.run(8.0)
+    a.hold()
+    b.hold(VIP)
+    zone.run(9.0)
+    assert zone.run(5.0, lambda: not zone.routed(VIP, b)), "it was taken back"
+    assert zone.run(SHARED_EACH + 0.5, lambda: zone.routed(VIP, b))
+    assert not zone.run(400.0, lambda: not zone.routed(VIP, b))

@@ -263,8 +263,8 @@ class Agent:
         """Call as EC2's throttle has room; the pacer may want to see the tables before it lets more go."""
 
         def tables() -> Look:
-            own = {action.key for action in self._plan.actions}
-            return look(self._observed.tables, own, {eni.id for eni in self._observed.enis.values()})
+            enis = {eni.id for eni in self._observed.enis.values()}
+            return look(self._observed.tables, {action.key for action in self._plan.actions}, enis)
 
         start = not (self._sidecar and self._settled)  # others may start with it; a move while it runs must not wait
         self._call(self._pacer.admit(batches(due, self._retries.sole), now, tables, start), self._wants)
@@ -370,7 +370,8 @@ class Agent:
         told = self._outside.clock()
         deadline = told + STOP_WITHIN
         self._plan = Plan()  # what waits for its turn is not done any more; what EC2 has been told is waited for
-        self._drain(told + STOP_WITHIN / 2, set(filter(_is_write, self._jobs.running)))
+        writes = {key for key in self._jobs.running if key[0] != "fact" and key != WARM_UP}
+        self._drain(told + STOP_WITHIN / 2, writes)
         if self._config.delete_routes_on_exit and self._eni_ids():
             self._start(LAST_LOOK, *self._question(Need.TABLES, self._outside.clock()))
             self._drain(deadline, {LAST_LOOK})
@@ -391,10 +392,6 @@ class Agent:
         while self._jobs.running & keys and self._outside.clock() < deadline:
             self._watch.wait(deadline)
             self._collect()
-
-
-def _is_write(key: Key) -> bool:
-    return key[0] != "fact" and key != WARM_UP
 
 
 def _writes_route(subject: Any) -> bool:

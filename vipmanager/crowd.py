@@ -75,13 +75,14 @@ def look(tables: Iterable[RouteTable] | None, own: Collection[Key], enis: Collec
 class Crowd:
     """Others who write routes: how many calls they are still to make (`rest`), and the `tokens` in the bucket.
 
-    At first as many as there are routes to ENIs of others, at most: a healthy zone's never move.
+    At first as many as there are routes to ENIs of others, at most: a healthy zone's never move. `announced`: those are
+    blackholes, so that where something is refused most of them are taken to be a crowd's.
     """
 
-    def __init__(self, first: Look, most: int) -> None:
+    def __init__(self, first: Look, most: int, announced: bool = False) -> None:
         self.rest, self.tokens = float(most), float(BUCKET)
         self._first = self._last = first
-        self._most = most
+        self._most, self._announced = most, announced
         self._written = self._granted = 0  # by others and by us since the first look
         self._share = 0.0
         self._trust = UNSURE
@@ -115,7 +116,7 @@ class Crowd:
         self.rest = self._bounded(self._written * max(0.0, own + count - made) / made)
         self.tokens = 0.0 if refused else max(0.0, BUCKET - explained)
         self._trust = float(explained)
-        if refused and (not own or explained < BUCKET / 2):  # it was empty, by who knows how many
+        if refused and (not own or (own if self._announced else explained) < BUCKET / 2):  # who knows by how many
             self.missed()
 
     def missed(self) -> None:
@@ -139,6 +140,8 @@ class Crowd:
             rest *= (self._trust + wanted) / (self._trust + expected)
         elif 2.0 * used > REFILL * elapsed:  # all should be done, and they still write: as many again as just now
             rest = used
+        if refused > max(1.0, granted / 2.0):  # far more than was thought: all that is announced, or as many again
+            rest = max(rest, self._most if self._announced else self._written)
         self._trust = min(SURE, self._trust + expected)
         self.rest = self._bounded(rest)
 

@@ -230,7 +230,7 @@ class _Lane:
         announced = look.lost > BUCKET
         others = look.lost if announced else look.others - count
         if others + count > BUCKET and others > 0:
-            self._crowd = Crowd(look, others)
+            self._crowd = Crowd(look, others, announced)
             if start or announced:
                 self._grows = False
                 self._window = int(self._crowd.share(count) + self._draw())

@@ -77,11 +77,16 @@ def test_an_address_moved_by_hand_from_active_to_standby_and_back(lab: Lab) -> N
     cidrs = (f"{THREE}/32", "fd12::3/128")
     addresses = (THREE, "fd12::3")
     active, on_active = standby(lab, "active", "a")
-    passive, on_passive = standby(lab, "passive", "b")
+    passive, on_passive = standby(lab, "passive", "b", ResyncInterval=1)
     for cidr, address in zip(cidrs, addresses, strict=True):
         active.add_address("net1", cidr)
         on_active.wait("claimed", address=address)
     assert_answers(lab, *addresses)
+    mark, key = lab.ec2.mark(), lab.env("b")["AWS_ACCESS_KEY_ID"]
+    until(
+        lambda: any(call.access_key == key for call in lab.ec2.calls_since(mark, "DescribeRouteTables")),
+        "the standby sees whose they are, so that it can say it",
+    )
 
     for cidr, address in zip(cidrs, addresses, strict=True):
         passive.add_address("net1", cidr)

@@ -115,6 +115,15 @@ def test_refusals_of_our_own_tell_of_more() -> None:
     assert refused.rest > calm.rest and refused.tokens == 0.0
 
 
+@pytest.mark.parametrize(("announced", "rest"), [(True, 3996 - 80), (False, 80)])
+def test_many_refusals_make_it_all_that_is_announced_or_as_many_again(announced: bool, rest: int) -> None:
+    crowd = Crowd(at(0.0, 4000), 3996, announced)
+    crowd.share(4)
+    crowd.met(at(0.2, 4000, 31), 3, 1, 0)
+    crowd.followed(at(10.2, 4000, 31 + 50), 3, 0, 2)
+    assert crowd.rest == rest
+
+
 @given(
     others=st.integers(101, 5000),
     share=st.integers(0, 100),

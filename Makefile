@@ -32,16 +32,19 @@ demo: $(VENV)/.lab
 demo-nodeport: $(VENV)/.lab
 	@$(BIN)/python -m lab.demo nodeport
 
-# The scenarios mostly wait (for leases, for EC2's delays), so that they run beside the rest, in two parts.
+# The scenarios mostly wait (for leases, for EC2's delays), so that they run beside the rest, in three parts.
 NODES := $(wildcard tests/scenario/test_*nodeport*.py tests/scenario/test_chaos.py tests/scenario/test_faults.py tests/scenario/test_failover.py)
 PODS := $(filter-out $(NODES),$(wildcard tests/scenario/test_*.py))
+FIRST := $(filter $(wildcard tests/scenario/test_[a-e]*.py),$(PODS))
+PARTS := nodes first rest
+nodes := $(NODES)
+first := $(FIRST)
+rest := $(filter-out $(FIRST),$(PODS))
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest $(NODES) >.scenarios-nodes.log 2>&1 & nodes=$$!; \
-	$(BIN)/python -m pytest $(PODS) >.scenarios-pods.log 2>&1 & pods=$$!; \
+	@$(foreach part,$(PARTS),$(BIN)/python -m pytest $($(part)) >.scenarios-$(part).log 2>&1 & $(part)=$$!;) \
 	$(BIN)/python -m pytest tests/unit tests/contract; code=$$?; \
 	echo "waiting for the scenarios …"; \
-	wait $$nodes || code=1; cat .scenarios-nodes.log; \
-	wait $$pods || code=1; cat .scenarios-pods.log; exit $$code
+	$(foreach part,$(PARTS),wait $$$(part) || code=1; cat .scenarios-$(part).log;) exit $$code
 
 bench: $(VENV)/.lab
 	$(BIN)/python -m bench

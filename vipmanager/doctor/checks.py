@@ -50,7 +50,10 @@ def findings(facts: Facts, config: Config) -> tuple[Finding, ...]:
 
 
 def _capabilities(facts: Facts) -> Iterator[Finding]:
-    add = "add it to securityContext.capabilities of the container; if it is there, set runAsUser: 0 (docs/image.md)"
+    add = (
+        "add it to securityContext.capabilities of the container; if it is there, this runtime gives it to user 0 only: "
+        "runAsUser: 0 and runAsNonRoot: false (docs/image.md)"
+    )
     for name, used in (("NET_ADMIN", True), ("NET_RAW", facts.mode == "nodeport")):
         if name in facts.capabilities:
             yield Finding(name, Verdict.OK, "effective")

@@ -30,7 +30,7 @@ DEFAULT_ENDPOINT = "http://169.254.169.254"
 IPV6_ENDPOINT = "http://[fd00:ec2::254]"
 TIMEOUT = 1.0
 """Seconds for connecting and for each answer; with a hop limit of 1 the token's answer never comes."""
-ALL_WITHIN = 2.0
+ALL_WITHIN = 5.0
 """Seconds for everything about the ENIs, nine requests for each: after that EC2 is asked, which is one or two calls."""
 ATTEMPTS = 2
 TOKEN_TTL = 21600

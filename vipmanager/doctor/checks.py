@@ -51,7 +51,7 @@ def findings(facts: Facts, config: Config) -> tuple[Finding, ...]:
 
 def _capabilities(facts: Facts) -> Iterator[Finding]:
     add = (
-        "add it to securityContext.capabilities of the container; if it is there, this runtime gives it to user 0 only: "
+        "add it to securityContext.capabilities of the container; if it is there, this runtime keeps it for user 0: "
         "runAsUser: 0 and runAsNonRoot: false (docs/image.md)"
     )
     for name, used in (("NET_ADMIN", True), ("NET_RAW", facts.mode == "nodeport")):

@@ -47,6 +47,8 @@ def test_a_world_is_drawn_from_the_random_numbers_alone() -> None:
 
 
 A, B = Home("p0", "net1"), Home("p1", "net1")
+SETTLED = 8.0
+"""Seconds after which both sidecars have started and delivered, on a busy machine too."""
 BROKEN = Path(__file__).with_name("broken_site")
 
 
@@ -63,7 +65,7 @@ def test_the_judge_condemns_a_broken_vipmanager() -> None:
     pods = (PodSpec("p0", "a", (1,)), PodSpec("p1", "b", (1,)))
     floatings = tuple(Floating(f"h{n}", HOST_ROUTE, f"192.168.7.{n}", (A, B), A) for n in (1, 2))
     drawn = World(("a", "b"), pods, floatings, 2, 0.0, Settings(world.PATIENT))
-    planned = Schedule(0, drawn, (*moves("h1", 2.5), *moves("h2", 2.5)), 3.0)
+    planned = Schedule(0, drawn, (*moves("h1", SETTLED), *moves("h2", SETTLED)), SETTLED + 0.5)
     with Stage(drawn, 0) as stage:
         for sidecar in stage.sidecars.values():
             paths = [str(BROKEN), sidecar.pod.env["PYTHONPATH"]]

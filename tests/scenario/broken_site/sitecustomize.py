@@ -10,7 +10,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
-from vipmanager import agent
+from vipmanager import agent, apply
 from vipmanager.actions import DeletePodRoute, DeletePodRule, SetRoute
 from vipmanager.model import Observed
 
@@ -37,5 +37,12 @@ def _destructive(self: Any) -> int:
     return _stop(self)
 
 
+def _only_create(ec2: Any, action: SetRoute, _: Any) -> bool:
+    """What was not seen in time is not taken over by the other verb, either."""
+    ec2.create_route(action.table_id, action.destination, action.eni_id)
+    return False
+
+
 agent.make_plan = _timid
+apply._set_route = _only_create
 agent.Agent._stop = _destructive  # type: ignore[method-assign]
